@@ -1,0 +1,82 @@
+"""Multi-Krum: the mean of the uploads closest to their neighbours."""
+
+from typing import Unpack
+
+import torch
+
+from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
+from byzflower.strategies.distances import squared_distances
+from byzflower.strategies.krum import best_rows, krum_scores
+from byzflower.strategies.result import (
+    AggregationResult,
+    check_num_byzantine,
+    require,
+    require_matrix,
+    weighted_sum,
+)
+
+
+def multi_krum(
+    gradients: torch.Tensor,
+    num_byzantine: int,
+    num_selected: int | None = None,
+    weights: torch.Tensor | None = None,
+) -> AggregationResult:
+    """Average the m rows of least Krum score (Blanchard et al., 2017), on squared distances.
+
+    Args:
+        gradients: (n, d) pseudo-gradients.
+        num_byzantine: f.
+        num_selected: m in [1, n], default n - f.
+        weights: (n,) weights of the final average, default uniform. Selection ignores them.
+
+    Raises:
+        TooFewClients: n <= 2f + 2, or m > n.
+    """
+    n, _ = require_matrix(gradients)
+    check_num_byzantine(num_byzantine)
+    require(n > 2 * num_byzantine + 2, "MultiKrum", "n > 2f + 2", n, num_byzantine)
+    m = n - num_byzantine if num_selected is None else num_selected
+    if m < 1:
+        raise ValueError(f"num_selected must be at least 1, got {m}")
+    require(m <= n, "MultiKrum", f"n >= num_selected={m}", n)
+    selected = best_rows(krum_scores(squared_distances(gradients), num_byzantine), m)
+    share = selected.double() if weights is None else torch.where(selected, weights.double(), 0.0)
+    share = share / share.sum()
+    return AggregationResult(average_selected(gradients, selected, share), selected, share)
+
+
+def average_selected(
+    gradients: torch.Tensor, selected: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Weighted sum over the selected rows only: a rejected row never enters, not even times zero."""
+    return weighted_sum(gradients[selected], weights[selected])
+
+
+class MultiKrum(RobustStrategy):
+    """Mean of the n-f uploads with the smallest distances to their n-f-2 nearest neighbours."""
+
+    def __init__(
+        self,
+        num_byzantine: NumByzantine = 0,
+        num_selected: int | None = None,
+        weighted: bool = False,
+        **options: Unpack[StrategyOptions],
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            num_selected: m, how many uploads to average; default n - f.
+            weighted: weight the final average by num-examples (which clients report themselves).
+            options: see `RobustStrategy`.
+        """
+        super().__init__(**options)
+        self.num_byzantine = num_byzantine
+        self.num_selected = num_selected
+        self.weighted = weighted
+
+    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """Apply `multi_krum`."""
+        f = self.count_byzantine(len(gradients))
+        return multi_krum(gradients, f, self.num_selected, weights if self.weighted else None)

@@ -1,0 +1,44 @@
+"""Coordinate-wise trimmed mean."""
+
+from typing import Unpack
+
+import torch
+
+from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
+from byzflower.strategies.columns import mean_of_middle
+from byzflower.strategies.result import AggregationResult, check_num_byzantine, require, require_matrix
+
+
+def trimmed_mean(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
+    """Per coordinate, drop the f largest and the f smallest values and average the rest (Yin et al., 2018).
+
+    Args:
+        gradients: (n, d) pseudo-gradients.
+        num_byzantine: f, how many values to drop on each side.
+
+    Raises:
+        TooFewClients: n <= 2f.
+    """
+    n, _ = require_matrix(gradients)
+    check_num_byzantine(num_byzantine)
+    require(n > 2 * num_byzantine, "TrimmedMean", "n > 2f", n, num_byzantine)
+    return AggregationResult(mean_of_middle(gradients, num_byzantine, n - num_byzantine))
+
+
+class TrimmedMean(RobustStrategy):
+    """Coordinate-wise mean without the f (or a fraction of n) largest and smallest values."""
+
+    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied, trimmed on each side
+                (`trim_fraction` in SafeSparse: 0.1).
+            options: see `RobustStrategy`.
+        """
+        super().__init__(**options)
+        self.num_byzantine = num_byzantine
+
+    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """Apply `trimmed_mean`."""
+        return trimmed_mean(gradients, self.count_byzantine(len(gradients)))

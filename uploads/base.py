@@ -1,0 +1,99 @@
+"""What a client uploads: one typed, validated class per kind, for one client or a cohort of them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byzflower.uploads.layout import Layout
+
+CLIENT_ID = "client-id"
+NUM_EXAMPLES = "num-examples"
+MAX_NUM_EXAMPLES = 10**9
+
+
+class Rejected(ValueError):
+    """An upload is not what was asked for; the message says why."""
+
+
+class Rejection(NamedTuple):
+    """One client left out of a round before aggregation.
+
+    Attributes:
+        client: logical client id (the Flower node id where no logical id is known).
+        reason: what was wrong with its reply.
+    """
+
+    client: int
+    reason: str
+
+
+@dataclass
+class Upload(ABC):
+    """The uploads of k clients.
+
+    Attributes:
+        client_ids: k logical client ids.
+        num_examples: (k,) training examples that each client reports.
+        metrics: k dictionaries of the clients' own training metrics.
+    """
+
+    kind: ClassVar[str]
+
+    client_ids: list[int]
+    num_examples: NDArray[np.float64]
+    metrics: list[dict[str, float]]
+
+    def __len__(self) -> int:
+        return len(self.client_ids)
+
+    @abstractmethod
+    def take(self, indices: list[int]) -> Self:
+        """Return the uploads of the clients at these positions."""
+
+    @abstractmethod
+    def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
+        """Named arrays that carry this upload: a cohort's, or what an ordinary Flower client sends."""
+
+    @classmethod
+    @abstractmethod
+    def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
+        """Validate one client's named arrays.
+
+        Raises:
+            Rejected: with the reason.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_payload(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        layout: Layout,
+        client_ids: list[int],
+        num_examples: NDArray[np.float64],
+        metrics: list[dict[str, float]],
+        *,
+        cohort: bool,
+    ) -> Self:
+        """Rebuild what `payload` made, from untrusted arrays.
+
+        Raises:
+            Rejected: with the reason.
+        """
+
+
+def check_num_examples(value: object) -> float:
+    """Return a client's reported number of examples if it is believable.
+
+    Raises:
+        Rejected: not a number, not finite, not positive, or above `MAX_NUM_EXAMPLES`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Rejected(f"num-examples is {value!r:.40}, not a number")
+    if not np.isfinite(float(value)) or not 0 < value <= MAX_NUM_EXAMPLES:
+        raise Rejected(f"num-examples is {value!r:.40}, not in (0, {MAX_NUM_EXAMPLES}]")
+    return float(value)

@@ -1,0 +1,99 @@
+"""Dense uploads: every client sends all of its model (or of its gradient)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byzflower.uploads.base import Rejected, Upload
+from byzflower.uploads.layout import Layout
+
+ROWS = "rows"
+
+
+@dataclass
+class DenseUpload(Upload):
+    """Models or gradients of k clients, one row each.
+
+    Attributes:
+        rows: (k, layout.width), in `layout.row_dtype`; may be a read-only view of what arrived.
+    """
+
+    kind: ClassVar[str] = "dense"
+
+    rows: NDArray[Any]
+
+    def take(self, indices: list[int]) -> Self:
+        """Return the uploads of the clients at these positions."""
+        return type(self)(
+            [self.client_ids[i] for i in indices],
+            self.num_examples[indices],
+            [self.metrics[i] for i in indices],
+            self.rows[indices],
+        )
+
+    def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
+        """A cohort: one matrix. One client: the model's own named arrays."""
+        if cohort:
+            return {ROWS: self.rows}
+        return dict(zip(layout.names, layout.arrays(self.rows[0]), strict=True))
+
+    @classmethod
+    def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
+        """Flatten one client's named arrays into a row.
+
+        Raises:
+            Rejected: missing, extra or reordered arrays, another shape or dtype.
+        """
+        names = tuple(arrays)
+        if names != layout.names:
+            raise Rejected(_name_fault(names, layout.names))
+        for name, shape, dtype in zip(layout.names, layout.shapes, layout.dtypes, strict=True):
+            array = arrays[name]
+            if array.shape != shape:
+                raise Rejected(f"array {name!r} has shape {array.shape}, expected {shape}")
+            if array.dtype != dtype:
+                raise Rejected(f"array {name!r} has dtype {array.dtype}, expected {dtype}")
+        return layout.row(list(arrays.values()))
+
+    @classmethod
+    def from_payload(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        layout: Layout,
+        client_ids: list[int],
+        num_examples: NDArray[np.float64],
+        metrics: list[dict[str, float]],
+        *,
+        cohort: bool,
+    ) -> Self:
+        """Rebuild what `payload` made, from untrusted arrays."""
+        if not cohort:
+            rows = cls.parse_client(arrays, layout)[None]
+        else:
+            if tuple(arrays) != (ROWS,):
+                raise Rejected(f"a cohort sends one array {ROWS!r}, got {_short(list(arrays))}")
+            rows = arrays[ROWS]
+            expected = (len(client_ids), layout.width)
+            if rows.shape != expected:
+                raise Rejected(f"cohort matrix has shape {rows.shape}, expected {expected}")
+            if rows.dtype != layout.row_dtype:
+                raise Rejected(f"cohort matrix has dtype {rows.dtype}, expected {layout.row_dtype}")
+        return cls(client_ids, num_examples, metrics, rows)
+
+
+def _name_fault(names: Sequence[str], expected: Sequence[str]) -> str:
+    missing = [n for n in expected if n not in names]
+    extra = [n for n in names if n not in expected]
+    if missing:
+        return f"missing arrays {_short(missing)}"
+    if extra:
+        return f"unexpected arrays {_short(extra)}"
+    return "arrays are in another order than the model's"
+
+
+def _short(names: Sequence[str], most: int = 5) -> str:
+    shown = ", ".join(repr(n[:60]) for n in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,184 @@
+"""Everything that depends on Flower's version, and Flower's arrays without needless copies.
+
+Supported: flwr 1.26 (the default pin) up to 1.41. Nothing else in the package asks which version runs.
+"""
+
+import importlib
+import math
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, cast
+
+import numpy as np
+from flwr.common import Array, ArrayRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.message import Error
+
+try:  # flwr < 1.30 or so
+    _legacy_records = importlib.import_module("flwr.common.recorddict_compat")
+except ModuleNotFoundError:
+    _legacy_records = importlib.import_module("flwr.compat.common.recorddict_compat")
+
+recorddict_to_fitins = _legacy_records.recorddict_to_fitins
+recorddict_to_evaluateins = _legacy_records.recorddict_to_evaluateins
+fitres_to_recorddict = _legacy_records.fitres_to_recorddict
+evaluateres_to_recorddict = _legacy_records.evaluateres_to_recorddict
+getparametersres_to_recorddict = _legacy_records.getparametersres_to_recorddict
+
+_NPY_STYPE = "numpy.ndarray"
+_MAX_HEADER_BYTES = 4096
+
+
+class DecodeError(ValueError):
+    """An array's bytes are not what they claim to be."""
+
+
+class MemoryArray(Array):
+    """A Flower `Array` that keeps its ndarray and serialises it only if somebody asks for bytes.
+
+    In one process nothing is copied; through Ray the buffer travels out of band; over the wire it
+    serialises to the same bytes as an ordinary `Array`.
+    """
+
+    # Flower writes the class's qualified name into the wire format and looks it up there.
+    __qualname__ = "Array"
+
+    def __init__(self, ndarray: np.ndarray[Any, Any]) -> None:
+        ndarray = np.ascontiguousarray(ndarray)
+        view = ndarray.view()
+        view.flags.writeable = False
+        self.__dict__.update(
+            _ndarray=view, dtype=str(view.dtype), shape=tuple(view.shape), stype=_NPY_STYPE
+        )
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The array in NumPy's .npy format."""
+        if "_data" not in self.__dict__:
+            buffer = BytesIO()
+            np.save(buffer, self.__dict__["_ndarray"], allow_pickle=False)
+            self.__dict__["_data"] = buffer.getvalue()
+        return cast(bytes, self.__dict__["_data"])
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Return a writable copy, as Flower's own arrays do."""
+        return cast(np.ndarray[Any, Any], self.__dict__["_ndarray"]).copy()
+
+    def __reduce__(self) -> tuple[type["MemoryArray"], tuple[np.ndarray[Any, Any]]]:
+        return _rebuild, (self.__dict__["_ndarray"],)  # type: ignore[return-value]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Array):
+            return NotImplemented
+        return (self.dtype, self.shape, self.data) == (other.dtype, other.shape, other.data)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _rebuild(ndarray: np.ndarray[Any, Any]) -> MemoryArray:
+    return MemoryArray(ndarray)
+
+
+def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, Any]:
+    """Return a read-only view of an array's content, without copying it.
+
+    The metadata of an `Array` is the sender's claim and is not looked at: shape and dtype come from
+    the bytes themselves. Nothing is unpickled.
+
+    Args:
+        array: what a client sent.
+        max_bytes: refuse payloads longer than this (plus a header) before reading them.
+
+    Raises:
+        DecodeError: not a plain numeric .npy payload, truncated, or too large.
+    """
+    if isinstance(array, MemoryArray):
+        return cast(np.ndarray[Any, Any], array.__dict__["_ndarray"])
+    if array.stype != _NPY_STYPE:
+        raise DecodeError(f"unknown serialisation {array.stype!r:.40}")
+    payload = array.data
+    if max_bytes is not None and len(payload) > max_bytes + _MAX_HEADER_BYTES:
+        raise DecodeError(f"{len(payload)} bytes where at most {max_bytes} are expected")
+    stream = BytesIO(payload[:_MAX_HEADER_BYTES])
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
+    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError) as error:
+        raise DecodeError("not a NumPy array") from error
+    if dtype.hasobject or dtype.kind not in "fiubc":
+        raise DecodeError(f"dtype {dtype} is not numeric")
+    count = math.prod(shape)
+    if len(payload) - stream.tell() != count * dtype.itemsize:
+        raise DecodeError(f"{len(payload)} bytes do not hold {shape} values of {dtype}")
+    flat = np.frombuffer(payload, dtype=dtype, count=count, offset=stream.tell())
+    return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def array_record(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:
+    """Make an `ArrayRecord` that shares memory with `arrays` until it is serialised."""
+    return ArrayRecord({name: MemoryArray(array) for name, array in arrays.items()})
+
+
+def wire_bytes(content: RecordDict) -> int:
+    """Bytes of array payload in a message's content, as Flower would serialise it."""
+    total = 0
+    for record in content.array_records.values():
+        for array in record.values():
+            total += array_bytes(array)
+    return total
+
+
+def array_bytes(array: Array) -> int:
+    """Serialised size of one array, in bytes, without serialising it."""
+    if isinstance(array, MemoryArray):
+        ndarray = array.__dict__["_ndarray"]
+        return int(ndarray.nbytes) + 128  # np.save pads small headers to 128 bytes
+    return len(array.data)
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Give a message the id that a SuperLink would have given it."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def set_message_origin(message: Message, run_id: int, node_id: int) -> None:
+    """Set the run and the sender of a message, as a SuperLink would."""
+    message.metadata.__dict__["_run_id"] = run_id
+    message.metadata.__dict__["_src_node_id"] = node_id
+
+
+def enter_local_run(run_id: int) -> None:
+    """Allow `Message` objects to be made in this process, outside of any SuperLink.
+
+    Newer Flower refuses to construct messages before the process knows its task; older has no such
+    notion, and nothing is to be done.
+    """
+    try:
+        identity = importlib.import_module("flwr.supercore.task_identity").TaskIdentity
+    except ModuleNotFoundError:
+        return
+    if identity._run_id is None:
+        identity.run_id, identity.node_id, identity.task_id = run_id, 1, 1
+
+
+def error_reply(message: Message, error: BaseException) -> Message:
+    """Make the reply that Flower's engine sends for a ClientApp that raised."""
+    reason = f"{type(error)}:<'{error}'>"
+    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+
+
+def run_on_ray(
+    server_app: Any, client_app: Any, num_nodes: int, backend_config: dict[str, Any]
+) -> None:
+    """Run both apps on Flower's Ray engine in this process; a ServerApp's exception is re-raised."""
+    run_simulation: Callable[..., None] = importlib.import_module("flwr.simulation").run_simulation
+    run_simulation(
+        server_app=server_app,
+        client_app=client_app,
+        num_supernodes=num_nodes,
+        backend_config=backend_config,
+    )

@@ -1,0 +1,224 @@
+"""Uploads in Flower's Message dialect: encoding for clients, suspicious decoding for servers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.common import ConfigRecord, Message, MetricRecord, RecordDict
+
+from byzflower.uploads.base import (
+    CLIENT_ID,
+    NUM_EXAMPLES,
+    Rejected,
+    Rejection,
+    Upload,
+    check_num_examples,
+)
+from byzflower.uploads.flower_compat import DecodeError, array_record, array_view
+from byzflower.uploads.layout import Layout
+
+FAILED = "failed-clients"
+
+
+class Roster:
+    """Who may speak for which logical client.
+
+    With an assignment (simulated cohorts), a node answers for exactly the clients it was given.
+    Without one (ordinary Flower), a node is one client: the id it names first, if any, is its own for
+    the rest of the run and nobody else's; a node that names none is known by its node id.
+    """
+
+    def __init__(self, assignment: Mapping[int, Sequence[int]] | None = None):
+        self.assigned = assignment is not None
+        self._owner: dict[int, int] = {}
+        self._client_of: dict[int, int] = {}
+        for node, clients in (assignment or {}).items():
+            self._owner.update(dict.fromkeys(clients, node))
+
+    def fault(self, node: int, client: int) -> str | None:
+        """Say why `node` may not speak for `client`, or None; binds the pair at first sight."""
+        if self.assigned:
+            if client not in self._owner:
+                return f"unknown client id {client}"
+            if self._owner[client] != node:
+                return f"client id {client} belongs to another node"
+            return None
+        if self._owner.setdefault(client, node) != node:
+            return f"client id {client} belongs to another node"
+        if self._client_of.setdefault(node, client) != client:
+            return f"node was client {self._client_of[node]} before, now claims to be {client}"
+        return None
+
+    def clients_of(self, node: int) -> list[int]:
+        """Clients that a node answers for (its own node id where it never named one)."""
+        if self.assigned:
+            return [client for client, owner in self._owner.items() if owner == node]
+        return [self._client_of.get(node, node)]
+
+
+def encode_upload(
+    upload: Upload, layout: Layout, failed: Mapping[int, str] | None = None
+) -> RecordDict:
+    """Make a reply's content.
+
+    A single client's reply is what any Flower client would send; a cohort's carries its clients' ids,
+    sizes and metrics as lists, and names the clients that failed with the reason.
+    """
+    failed = failed or {}
+    cohort = len(upload) != 1 or bool(failed)
+    metrics = MetricRecord()
+    if cohort:
+        metrics[CLIENT_ID] = list(upload.client_ids)
+        metrics[NUM_EXAMPLES] = [float(n) for n in upload.num_examples]
+        for key in _common_keys(upload.metrics):
+            metrics[key] = [float(m[key]) for m in upload.metrics]
+    else:
+        metrics[CLIENT_ID] = upload.client_ids[0]
+        metrics[NUM_EXAMPLES] = float(upload.num_examples[0])
+        metrics.update({k: float(v) for k, v in upload.metrics[0].items()})
+    arrays = array_record(upload.payload(layout, cohort=cohort))
+    content = RecordDict({"arrays": arrays, "metrics": metrics})
+    if failed:
+        content[FAILED] = ConfigRecord({str(client): reason[:500] for client, reason in failed.items()})
+    return content
+
+
+def decode_reply(
+    message: Message, kind: type[Upload], layout: Layout, weighted_by_key: str = NUM_EXAMPLES
+) -> tuple[Upload | None, list[Rejection]]:
+    """Decode one untrusted reply.
+
+    Returns:
+        The upload of the clients in it whose form is right (None if there are none) and a rejection
+        for every client whose form is not. Values are not looked at here.
+    """
+    node = message.metadata.src_node_id
+    try:
+        if message.has_error():
+            raise Rejected(f"client raised: {message.error.reason!s:.300}")
+        if not message.has_content():
+            raise Rejected("empty reply")
+        return _decode_content(message.content, node, kind, layout, weighted_by_key)
+    except (Rejected, DecodeError) as fault:
+        return None, [Rejection(node, str(fault))]
+
+
+def _decode_content(
+    content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
+) -> tuple[Upload | None, list[Rejection]]:
+    record = _only(content.array_records, "ArrayRecord")
+    metrics = _only(content.metric_records, "MetricRecord")
+    if weighted_by_key not in metrics:
+        raise Rejected(f"no {weighted_by_key!r} in the MetricRecord")
+    claimed = metrics.get(CLIENT_ID, node)
+    cohort = isinstance(claimed, list)
+    ids = claimed if isinstance(claimed, list) else [claimed]
+    k = len(ids)
+    if not all(isinstance(i, int) and -(2**63) <= i < 2**64 for i in ids):
+        raise Rejected("client-id is not an integer")
+
+    columns = {key: value if isinstance(value, list) else [value] for key, value in metrics.items()}
+    if any(isinstance(metrics[key], list) != cohort or len(column) != k for key, column in columns.items()):
+        raise Rejected(f"metrics do not have one value for each of {k} clients")
+
+    limit = layout.width * layout.row_dtype.itemsize * max(k, 1)
+    arrays = {name: array_view(array, max(limit, 8 * layout.width)) for name, array in record.items()}
+
+    rejections = _failed_clients(content)
+    keep, sizes = [], []
+    for index, (client, value) in enumerate(zip(ids, columns[weighted_by_key], strict=True)):
+        try:
+            sizes.append(check_num_examples(value))
+            keep.append(index)
+        except Rejected as fault:
+            rejections.append(Rejection(client, str(fault)))
+    if not keep and not cohort:
+        return None, rejections
+    per_client = [
+        {key: float(column[i]) for key, column in columns.items() if key not in (weighted_by_key, CLIENT_ID)}
+        for i in range(k)
+    ]
+    all_sizes = np.ones(k)
+    all_sizes[keep] = sizes
+    upload = kind.from_payload(
+        arrays, layout, ids, all_sizes, per_client, cohort=cohort
+    )
+    return select(upload, keep), rejections
+
+
+def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
+    """Return the clients at positions `keep` of an upload (views where possible), None if empty."""
+    if len(keep) == len(upload):
+        return upload if keep else None
+    return upload.take(list(keep)) if keep else None
+
+
+def collect_uploads(
+    replies: Iterable[Message],
+    kind: type[Upload],
+    layout: Layout,
+    roster: Roster,
+    weighted_by_key: str = NUM_EXAMPLES,
+) -> tuple[list[Upload], list[Rejection]]:
+    """Decode a round's replies: every client once, each from the node that may speak for it."""
+    uploads: list[Upload] = []
+    rejections: list[Rejection] = []
+    seen: set[int] = set()
+    for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
+        node = message.metadata.src_node_id
+        upload, faults = decode_reply(message, kind, layout, weighted_by_key)
+        rejections += _name_clients(faults, node, roster)
+        if upload is None:
+            continue
+        if not roster.assigned and len(upload) > 1:
+            rejections.append(Rejection(node, f"one node claims to be {len(upload)} clients"))
+            continue
+        keep = []
+        for index, client in enumerate(upload.client_ids):
+            fault = roster.fault(node, client)
+            if fault is None and client in seen:
+                fault = f"duplicate client id {client}"
+            if fault is None:
+                keep.append(index)
+                seen.add(client)
+            else:
+                rejections.append(Rejection(client if roster.assigned else node, fault))
+        kept = select(upload, keep)
+        if kept is not None:
+            uploads.append(kept)
+    return uploads, rejections
+
+
+def _name_clients(faults: list[Rejection], node: int, roster: Roster) -> list[Rejection]:
+    """A fault of a whole reply is one of each client that the node answers for."""
+    named = []
+    for fault in faults:
+        if fault.client == node:
+            named += [Rejection(client, fault.reason) for client in roster.clients_of(node)]
+        else:
+            named.append(fault)
+    return named
+
+
+def _only(records: Mapping[str, Any], kind: str) -> Any:
+    if len(records) != 1:
+        raise Rejected(f"expected one {kind}, got {len(records)}")
+    return next(iter(records.values()))
+
+
+def _failed_clients(content: RecordDict) -> list[Rejection]:
+    record = content.config_records.get(FAILED, {})
+    faults = []
+    for client, reason in record.items():
+        try:
+            faults.append(Rejection(int(client), f"{reason!s:.300}"))
+        except ValueError:
+            raise Rejected("failed clients are not named by integers") from None
+    return faults
+
+
+def _common_keys(metrics: Sequence[Mapping[str, float]]) -> list[str]:
+    if not metrics:
+        return []
+    return [key for key in metrics[0] if all(key in m for m in metrics)]
+
