@@ -43,14 +43,7 @@ def multi_krum(
     selected = best_rows(krum_scores(squared_distances(gradients), num_byzantine), m)
     share = selected.double() if weights is None else torch.where(selected, weights.double(), 0.0)
     share = share / share.sum()
-    return AggregationResult(average_selected(gradients, selected, share), selected, share)
-
-
-def average_selected(
-    gradients: torch.Tensor, selected: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
-    """Weighted sum over the selected rows only: a rejected row never enters, not even times zero."""
-    return weighted_sum(gradients[selected], weights[selected])
+    return AggregationResult(weighted_sum(gradients, share), selected, share)
 
 
 class MultiKrum(RobustStrategy):

@@ -1,7 +1,7 @@
 """Uploads in Flower's Message dialect: encoding for clients, suspicious decoding for servers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.common import ConfigRecord, Message, MetricRecord, RecordDict
@@ -103,45 +103,75 @@ def decode_reply(
         return None, [Rejection(node, str(fault))]
 
 
-def _decode_content(
-    content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
-) -> tuple[Upload | None, list[Rejection]]:
-    record = _only(content.array_records, "ArrayRecord")
+class ClientMetrics(NamedTuple):
+    """What the MetricRecord of a reply says about the k clients in it.
+
+    Attributes:
+        cohort: whether the reply is a cohort's (lists) or one client's (numbers).
+        client_ids: k ids.
+        num_examples: k numbers of examples, or the reason why one is not believable.
+        metrics: k dictionaries with all other metrics.
+    """
+
+    cohort: bool
+    client_ids: list[int]
+    num_examples: list[float | Rejected]
+    metrics: list[dict[str, float]]
+
+
+def decode_metrics(content: RecordDict, node: int, weighted_by_key: str = NUM_EXAMPLES) -> ClientMetrics:
+    """Decode the one MetricRecord of an untrusted reply.
+
+    Raises:
+        Rejected: none or several, no weight, or lists of different lengths.
+    """
     metrics = _only(content.metric_records, "MetricRecord")
     if weighted_by_key not in metrics:
         raise Rejected(f"no {weighted_by_key!r} in the MetricRecord")
     claimed = metrics.get(CLIENT_ID, node)
     cohort = isinstance(claimed, list)
-    ids = claimed if isinstance(claimed, list) else [claimed]
-    k = len(ids)
-    if not all(isinstance(i, int) and -(2**63) <= i < 2**64 for i in ids):
-        raise Rejected("client-id is not an integer")
-
+    ids = list(claimed) if isinstance(claimed, list) else [claimed]
+    if not all(isinstance(i, int) and 0 <= i < 2**64 for i in ids):
+        raise Rejected("client-id is not a non-negative integer")
     columns = {key: value if isinstance(value, list) else [value] for key, value in metrics.items()}
-    if any(isinstance(metrics[key], list) != cohort or len(column) != k for key, column in columns.items()):
-        raise Rejected(f"metrics do not have one value for each of {k} clients")
+    if any(isinstance(metrics[k], list) != cohort or len(v) != len(ids) for k, v in columns.items()):
+        raise Rejected(f"metrics do not have one value for each of {len(ids)} clients")
+    others = [key for key in columns if key not in (weighted_by_key, CLIENT_ID)]
+    return ClientMetrics(
+        cohort,
+        ids,
+        [_num_examples_or_fault(value) for value in columns[weighted_by_key]],
+        [{key: float(columns[key][i]) for key in others} for i in range(len(ids))],
+    )
 
-    limit = layout.width * layout.row_dtype.itemsize * max(k, 1)
-    arrays = {name: array_view(array, max(limit, 8 * layout.width)) for name, array in record.items()}
 
+def _num_examples_or_fault(value: object) -> float | Rejected:
+    try:
+        return check_num_examples(value)
+    except Rejected as fault:
+        return fault
+
+
+def _decode_content(
+    content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
+) -> tuple[Upload | None, list[Rejection]]:
+    record = _only(content.array_records, "ArrayRecord")
+    clients = decode_metrics(content, node, weighted_by_key)
     rejections = _failed_clients(content)
-    keep, sizes = [], []
-    for index, (client, value) in enumerate(zip(ids, columns[weighted_by_key], strict=True)):
-        try:
-            sizes.append(check_num_examples(value))
+    keep = []
+    for index, size in enumerate(clients.num_examples):
+        if isinstance(size, Rejected):
+            rejections.append(Rejection(clients.client_ids[index], str(size)))
+        else:
             keep.append(index)
-        except Rejected as fault:
-            rejections.append(Rejection(client, str(fault)))
-    if not keep and not cohort:
-        return None, rejections
-    per_client = [
-        {key: float(column[i]) for key, column in columns.items() if key not in (weighted_by_key, CLIENT_ID)}
-        for i in range(k)
-    ]
-    all_sizes = np.ones(k)
-    all_sizes[keep] = sizes
+    limit = max(layout.width * layout.row_dtype.itemsize * len(clients.client_ids), 8 * layout.width)
     upload = kind.from_payload(
-        arrays, layout, ids, all_sizes, per_client, cohort=cohort
+        {name: array_view(array, limit) for name, array in record.items()},
+        layout,
+        clients.client_ids,
+        np.array([1.0 if isinstance(size, Rejected) else size for size in clients.num_examples]),
+        clients.metrics,
+        cohort=clients.cohort,
     )
     return select(upload, keep), rejections
 

@@ -1,0 +1,519 @@
+"""RobustStrategy: everything of a Flower strategy that is not the aggregation rule itself."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from logging import INFO, WARNING
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+import torch
+from flwr.common import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict, log
+from flwr.server import Grid
+from flwr.serverapp import strategy as flwr_strategy
+from numpy.typing import NDArray
+
+from byzflower.randomness import numpy_generator
+from byzflower.strategies.result import AggregationResult, TooFewClients
+from byzflower.uploads.base import Rejected, Rejection, Upload
+from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
+from byzflower.uploads.layout import Layout
+from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
+
+UploadMode = Literal["weights", "gradient"]
+NumByzantine = int | float
+CLIENT_IDS = "client-ids"
+UPLOAD_MODE = "upload"
+
+
+class TooManySkippedRounds(RuntimeError):
+    """No aggregate could be made for `max_skipped_rounds` rounds in a row."""
+
+
+class StrategyOptions(TypedDict, total=False):
+    """Options that every strategy takes; see `RobustStrategy`."""
+
+    server_lr: float
+    upload: UploadMode
+    max_client_weight: float | None
+    max_skipped_rounds: int
+    num_clients: int | None
+    seed: int
+    device: str
+    fraction_train: float
+    fraction_evaluate: float
+    min_train_nodes: int
+    min_evaluate_nodes: int
+    min_available_nodes: int
+    weighted_by_key: str
+    arrayrecord_key: str
+    configrecord_key: str
+    train_metrics_aggr_fn: Any
+    evaluate_metrics_aggr_fn: Any
+
+
+@dataclass
+class RoundRecord:
+    """What happened in one round of training.
+
+    Attributes:
+        round: server round, from 1.
+        clients: ids of the clients whose uploads reached the rule, ascending: the rows' order.
+        rejections: who was quarantined, and why.
+        selected: ids that the rule kept, for rules that select.
+        weights: weight of each of `clients` in the aggregate, for rules that weight.
+        skipped: why the global model stayed as it was, or None.
+        info: numbers that the rule reports.
+        seconds: time spent decoding and aggregating.
+        bytes_down: array payload sent to the clients.
+        bytes_up: array payload received.
+    """
+
+    round: int
+    clients: list[int] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    selected: list[int] | None = None
+    weights: list[float] | None = None
+    skipped: str | None = None
+    info: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+class RobustStrategy(flwr_strategy.FedAvg, ABC):
+    """Base of all strategies: decode and check replies, build the matrix, apply the rule, step, record.
+
+    A subclass implements `aggregate` and names its own parameters. Replies are untrusted: one that is
+    malformed in any way is quarantined, with its reason in `last_round`, and the round goes on with
+    the others. If too few are left for the rule, the global model stays.
+    """
+
+    upload_kind: type[Upload] = DenseUpload
+
+    def __init__(self, **options: Unpack[StrategyOptions]) -> None:
+        """Make the strategy.
+
+        Args:
+            options: everything that `flwr.serverapp.strategy.FedAvg` takes, and
+
+                * ``server_lr`` (default 1): step size v in w <- w - v * aggregate, positive.
+                * ``upload`` ("weights" or "gradient"): what clients send. Models are turned into
+                  pseudo-gradients g_i = w - w_i; gradients are used as they are.
+                * ``max_client_weight`` (default none): cap, in (0, 1], on the share that one client's
+                  self-reported num-examples gives it.
+                * ``max_skipped_rounds`` (default 3): rounds without an aggregate, in a row, before
+                  `TooManySkippedRounds`.
+                * ``num_clients`` (default none): simulate that many logical clients, spread evenly
+                  over the nodes as cohorts. Without it every node is one client.
+                * ``seed`` (default 0): for sampling clients and nodes.
+                * ``device`` (default "cpu"): where the rule computes.
+
+        Raises:
+            ValueError: an option out of its range.
+        """
+        self.server_lr = options.pop("server_lr", 1.0)
+        self.upload = options.pop("upload", "weights")
+        self.max_client_weight = options.pop("max_client_weight", None)
+        self.max_skipped_rounds = options.pop("max_skipped_rounds", 3)
+        self.num_clients = options.pop("num_clients", None)
+        self.seed = options.pop("seed", 0)
+        self.device = torch.device(options.pop("device", "cpu"))
+        super().__init__(**options)  # type: ignore[misc]
+        _check(self.server_lr > 0, "server_lr must be positive", self.server_lr)
+        _check(self.upload in ("weights", "gradient"), "upload must be weights or gradient", self.upload)
+        cap = self.max_client_weight
+        _check(cap is None or 0 < cap <= 1, "max_client_weight must be in (0, 1]", cap)
+        _check(self.max_skipped_rounds >= 1, "max_skipped_rounds must be at least 1", self.max_skipped_rounds)
+        _check(self.num_clients is None or self.num_clients >= 1, "num_clients must be positive", self.num_clients)
+        self.last_round = RoundRecord(0)
+        self._layout: Layout | None = None
+        self._global: NDArray[Any] = np.empty(0)
+        self._roster = Roster()
+        self._asked: dict[int, list[int]] = {}
+        self._skipped_in_a_row = 0
+
+    num_byzantine: NumByzantine = 0
+
+    @abstractmethod
+    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """Aggregate a round's pseudo-gradients.
+
+        Args:
+            gradients: (n, d) finite rows, ordered by client id. Not to be modified.
+            weights: (n,) float64, num-examples normalised to sum to 1 (capped): the clients' claim.
+
+        Raises:
+            TooFewClients: n is too small for the rule; the round is skipped.
+        """
+
+    def count_byzantine(self, n: int) -> int:
+        """Return f for n clients: `num_byzantine` itself, or floor(fraction * n) if it is a fraction.
+
+        Raises:
+            ValueError: a fraction outside [0, 0.5).
+        """
+        f = self.num_byzantine
+        if isinstance(f, int):
+            return f
+        _check(0 <= f < 0.5, "num_byzantine, as a fraction, must be in [0, 0.5)", f)
+        return math.floor(f * n + 1e-9)
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def summary(self) -> None:
+        """Log the strategy's settings."""
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "last_round"}
+        log(INFO, "\t├──> %s", type(self).__name__)
+        for name, value in settings.items():
+            log(INFO, "\t│\t├── %s: %s", name, getattr(value, "__name__", value))
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the global model to a sample of nodes, or of the clients that they host."""
+        self.set_global(server_round, {name: array_view(array) for name, array in arrays.items()})
+        config[UPLOAD_MODE] = self.upload
+        messages = self._messages(
+            server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
+        )
+        self._asked = {m.metadata.dst_node_id: _asked_clients(m, self.configrecord_key) for m in messages}
+        self.last_round.bytes_down = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
+        return messages
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send the global model to a sample of nodes, or of the clients that they host."""
+        return self._messages(
+            server_round,
+            arrays,
+            config,
+            grid,
+            MessageType.EVALUATE,
+            self.fraction_evaluate,
+            self.min_evaluate_nodes,
+        )
+
+    def _messages(
+        self,
+        server_round: int,
+        arrays: ArrayRecord,
+        config: ConfigRecord,
+        grid: Grid,
+        message_type: str,
+        fraction: float,
+        minimum: int,
+    ) -> list[Message]:
+        if fraction == 0:
+            return []
+        config["server-round"] = server_round
+        nodes = wait_for_nodes(grid, max(self.min_available_nodes, minimum))
+        random = numpy_generator(self.seed, f"sample-{message_type}", server_round)
+        if self.num_clients is None:
+            count = min(len(nodes), max(int(len(nodes) * fraction), minimum))
+            sample = sorted(random.choice(len(nodes), count, replace=False))
+            record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
+            return list(self._construct_messages(record, [nodes[i] for i in sample], message_type))
+        if not self._roster.assigned:
+            self._roster = Roster(assign_clients(self.num_clients, nodes))
+        count = max(1, int(self.num_clients * fraction))
+        chosen = set(random.choice(self.num_clients, count, replace=False).tolist())
+        messages: list[Message] = []
+        for node in nodes:
+            clients = sorted(chosen.intersection(self._roster.clients_of(node)))
+            if clients:
+                own = ConfigRecord({**config, CLIENT_IDS: clients})
+                record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
+                messages += self._construct_messages(record, [node], message_type)
+        return messages
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Remember the global model that this round's clients start from.
+
+        Raises:
+            ValueError: the model's arrays changed since the first round.
+        """
+        layout = Layout.of(arrays)
+        if self._layout is not None and layout != self._layout:
+            raise ValueError("the global model's arrays changed between rounds")
+        self._layout = layout
+        self._global = layout.row(list(arrays.values()))
+        self.last_round = RoundRecord(server_round)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate what can be trusted to be well-formed; see the class."""
+        started = time.perf_counter()
+        layout = self._require_layout()
+        replies = list(replies)
+        self.last_round.bytes_up = sum(wire_bytes(m.content) for m in replies if m.has_content())
+        uploads, rejections = collect_uploads(
+            replies, self.upload_kind, layout, self._roster, self.weighted_by_key
+        )
+        rejections += self._silent({m.metadata.src_node_id for m in replies})
+        self.last_round.seconds["decode"] = time.perf_counter() - started
+        row = self.aggregate_uploads(uploads, rejections)
+        metrics = self._train_metrics(uploads)
+        if row is None:
+            return None, metrics
+        return array_record(dict(zip(layout.names, layout.arrays(row), strict=True))), metrics
+
+    def aggregate_uploads(
+        self, uploads: Sequence[Upload], rejections: Iterable[Rejection] = ()
+    ) -> NDArray[Any] | None:
+        """Apply the rule to well-formed uploads and step the global model.
+
+        Args:
+            uploads: of distinct clients, of this strategy's kind.
+            rejections: who was quarantined before.
+
+        Returns:
+            The new global row (see `Layout`), or None if the round was skipped.
+
+        Raises:
+            TooManySkippedRounds: as the class says.
+        """
+        layout, record = self._require_layout(), self.last_round
+        record.rejections += rejections
+        started = time.perf_counter()
+        matrix = stack_dense(uploads, self._global if self.upload == "weights" else None, layout)
+        record.rejections += matrix.rejections
+        record.clients = matrix.client_ids
+        record.seconds["decode"] = record.seconds.get("decode", 0.0) + time.perf_counter() - started
+        for rejection in record.rejections:
+            log(WARNING, "round %d: client %d quarantined: %s", record.round, *rejection)
+        started = time.perf_counter()
+        try:
+            row = self._step(matrix, layout)
+        except TooFewClients as reason:
+            row, record.skipped = None, str(reason)
+        record.seconds["aggregate"] = time.perf_counter() - started
+        self._count_skips(record)
+        return row
+
+    def _step(self, matrix: "DenseMatrix", layout: Layout) -> NDArray[Any]:
+        n = len(matrix.client_ids)
+        if n == 0:
+            raise TooFewClients("no usable upload arrived")
+        weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
+        rows = matrix.rows.to(self.device)
+        result = self.aggregate(rows[:, : layout.d], weights.to(self.device))
+        if not torch.isfinite(result.gradient).all():
+            raise TooFewClients("the aggregate is not finite")
+        step = np.empty_like(self._global)
+        step[: layout.d] = result.gradient.cpu().numpy()
+        step[layout.d :] = _mean_of_kept(rows[:, layout.d :], result, weights)
+        self._note(matrix.client_ids, result)
+        step[: layout.d] *= self.server_lr
+        return np.subtract(self._global, step, out=step)
+
+    def _note(self, clients: list[int], result: AggregationResult) -> None:
+        record = self.last_round
+        if result.selected is not None:
+            kept = result.selected.tolist()
+            record.selected = [client for client, keep in zip(clients, kept, strict=True) if keep]
+        if result.weights is not None:
+            record.weights = result.weights.tolist()
+        record.info = dict(result.info)
+
+    def _count_skips(self, record: RoundRecord) -> None:
+        if record.skipped is None:
+            self._skipped_in_a_row = 0
+            return
+        self._skipped_in_a_row += 1
+        log(WARNING, "round %d skipped: %s", record.round, record.skipped)
+        if self._skipped_in_a_row >= self.max_skipped_rounds:
+            raise TooManySkippedRounds(
+                f"{self._skipped_in_a_row} rounds in a row were skipped "
+                f"(max_skipped_rounds={self.max_skipped_rounds}); the last because {record.skipped}"
+            )
+
+    def _silent(self, answered: set[int]) -> list[Rejection]:
+        silent = {node: clients for node, clients in self._asked.items() if node not in answered}
+        return [
+            Rejection(client, "no reply in time")
+            for node, clients in silent.items()
+            for client in clients or self._roster.clients_of(node)
+        ]
+
+    def _require_layout(self) -> Layout:
+        if self._layout is None:
+            raise RuntimeError("aggregate_train before configure_train: the global model is not known")
+        return self._layout
+
+    # -- metrics ---------------------------------------------------------------------------------
+
+    def _train_metrics(self, uploads: Sequence[Upload]) -> MetricRecord | None:
+        accepted = set(self.last_round.clients)
+        clients = [
+            (size, metrics)
+            for upload in uploads
+            for client, size, metrics in zip(
+                upload.client_ids, upload.num_examples.tolist(), upload.metrics, strict=True
+            )
+            if client in accepted
+        ]
+        return self._average(clients, self.train_metrics_aggr_fn)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Average the clients' metrics, leaving out malformed replies."""
+        clients: list[tuple[float, dict[str, float]]] = []
+        for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
+            node = message.metadata.src_node_id
+            if not message.has_content():
+                log(WARNING, "round %d: evaluation of node %d failed", server_round, node)
+                continue
+            try:
+                decoded = decode_metrics(message.content, node, self.weighted_by_key)
+            except Rejected as fault:
+                log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, fault)
+                continue
+            for size, metrics in zip(decoded.num_examples, decoded.metrics, strict=True):
+                if isinstance(size, Rejected):
+                    log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, size)
+                else:
+                    clients.append((size, metrics))
+        return self._average(clients, self.evaluate_metrics_aggr_fn)
+
+    def _average(self, clients: Sequence[tuple[float, dict[str, float]]], average: Any) -> MetricRecord | None:
+        """Average the metrics that most clients report, over the clients that report them all, finite."""
+        counts: dict[str, int] = {}
+        for _, metrics in clients:
+            for key, value in metrics.items():
+                counts[key] = counts.get(key, 0) + math.isfinite(value)
+        keys = [key for key, count in counts.items() if 2 * count > len(clients)]
+        contents = [
+            RecordDict({"metrics": MetricRecord({self.weighted_by_key: size, **{k: metrics[k] for k in keys}})})
+            for size, metrics in clients
+            if all(math.isfinite(metrics.get(k, math.nan)) for k in keys)
+        ]
+        result: MetricRecord | None = average(contents, self.weighted_by_key) if contents else None
+        return result
+
+
+@dataclass
+class DenseMatrix:
+    """The rows of a round: client ids ascending, pseudo-gradients (n, width), reported sizes."""
+
+    client_ids: list[int]
+    rows: torch.Tensor
+    num_examples: NDArray[np.float64]
+    rejections: list[Rejection]
+
+
+def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> DenseMatrix:
+    """Stack dense uploads into one matrix ordered by client id, leaving out rows with NaN or Inf.
+
+    Args:
+        uploads: `DenseUpload`s of distinct clients.
+        reference: the global row to subtract models from; None if the uploads are gradients.
+        layout: the model's layout.
+    """
+    dense = [upload for upload in uploads if isinstance(upload, DenseUpload)]
+    ids = [client for upload in dense for client in upload.client_ids]
+    position = {client: i for i, client in enumerate(sorted(ids))}
+    rows = np.empty((len(ids), layout.width), layout.row_dtype)
+    sizes = np.empty(len(ids))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for upload in dense:
+            for i, client in enumerate(upload.client_ids):
+                target = position[client]
+                sizes[target] = upload.num_examples[i]
+                if reference is None:
+                    rows[target] = upload.rows[i]
+                else:
+                    np.subtract(reference, upload.rows[i], out=rows[target])
+    matrix = torch.from_numpy(rows)
+    finite = finite_rows(matrix)
+    order = sorted(ids)
+    if bool(finite.all()):
+        return DenseMatrix(order, matrix, sizes, [])
+    keep = finite.nonzero().squeeze(1)
+    bad = [Rejection(order[i], "NaN or Inf in the upload") for i in (~finite).nonzero().squeeze(1).tolist()]
+    kept = keep.tolist()
+    return DenseMatrix([order[i] for i in kept], matrix[keep], sizes[kept], bad)
+
+
+def finite_rows(matrix: torch.Tensor) -> torch.Tensor:
+    """Boolean (n,): rows without NaN or Inf.
+
+    A finite sum proves a row finite, in one pass without a temporary; only rows whose sum is not
+    (because it overflowed, perhaps) are looked at value by value.
+    """
+    finite = torch.isfinite(matrix.sum(dim=1))
+    for i in (~finite).nonzero().squeeze(1).tolist():
+        finite[i] = torch.isfinite(matrix[i]).all()
+    return finite
+
+
+def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Normalise sizes to shares that sum to 1, none above `cap` (or 1/n if that is larger).
+
+    What is cut off is spread over the others in proportion to their sizes.
+    """
+    weights = num_examples.double() / num_examples.double().sum()
+    if cap is None:
+        return weights
+    cap = max(cap, 1 / len(weights))
+    capped = torch.zeros(len(weights), dtype=torch.bool)
+    while True:
+        over = (weights > cap) & ~capped
+        if not over.any():
+            return weights
+        capped |= over
+        free = 1 - cap * int(capped.sum())
+        rest = num_examples.double() * ~capped
+        share = rest / rest.sum() if rest.sum() > 0 else rest
+        weights = torch.where(capped, cap, share * free)
+
+
+def _mean_of_kept(
+    buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor
+) -> NDArray[Any]:
+    """Mean of the batch-norm statistics over the clients that the rule kept (all, if it keeps none out)."""
+    kept = buffers if result.selected is None else buffers[result.selected]
+    mean: NDArray[Any] = kept.double().mean(dim=0).cpu().numpy()
+    return mean
+
+
+def assign_clients(num_clients: int, nodes: Sequence[int]) -> dict[int, list[int]]:
+    """Spread clients 0..num_clients-1 over the nodes in even, contiguous cohorts (nodes by ascending id)."""
+    parts = np.array_split(np.arange(num_clients), min(num_clients, len(nodes)))
+    return {node: part.tolist() for node, part in zip(sorted(nodes), parts, strict=False)}
+
+
+def wait_for_nodes(grid: Grid, minimum: int, poll_seconds: float = 0.05, timeout: float = 300.0) -> list[int]:
+    """Return the connected nodes' ids, ascending, once there are at least `minimum`.
+
+    Flower's engines register nodes while the server already runs: a fraction taken too early is a
+    fraction of the few that were there.
+
+    Raises:
+        TimeoutError: fewer after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if nodes and len(nodes) >= minimum:
+            return nodes
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(nodes)} nodes connected after {timeout:.0f} s, {minimum} are needed")
+        time.sleep(poll_seconds)
+
+
+def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
+    asked = message.content.config_records[configrecord_key].get(CLIENT_IDS, [])
+    return list(asked) if isinstance(asked, list) else []
+
+
+def _check(condition: bool, requirement: str, value: object) -> None:
+    if not condition:
+        raise ValueError(f"{requirement}, got {value!r}")
+

@@ -1,0 +1,147 @@
+"""Any of our strategies for projects on Flower's NumPyClient + ServerAppComponents API."""
+
+from typing import Any
+
+import numpy as np
+from flwr.common import (
+    EvaluateRes,
+    FitIns,
+    FitRes,
+    NDArrays,
+    Parameters,
+    Scalar,
+    ndarrays_to_parameters,
+    parameters_to_ndarrays,
+)
+from flwr.common.typing import Code
+from flwr.server.client_manager import ClientManager
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.strategy import FedAvg as LegacyFedAvg
+
+from byzflower.strategies.base import RobustStrategy
+from byzflower.uploads.base import CLIENT_ID, Rejected, Rejection, check_num_examples
+from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.reply import Roster
+
+
+class LegacyStrategy(LegacyFedAvg):
+    """Run a `RobustStrategy` behind `flwr.server.strategy.Strategy`.
+
+    The wrapped strategy owns the rule, the quarantine, the step and the record (`robust.last_round`);
+    everything about sampling and configuration is Flower's own legacy FedAvg.
+
+    Clients are known by the integer ``client-id`` in their metrics, else by Flower's own cid.
+    """
+
+    def __init__(self, robust: RobustStrategy, **options: Any) -> None:
+        """Wrap a strategy.
+
+        Args:
+            robust: any of `byzflower.strategies`, made without `num_clients`.
+            options: what `flwr.server.strategy.FedAvg` takes.
+        """
+        super().__init__(**options)
+        self.robust = robust
+        self._roster = Roster()
+
+    def __repr__(self) -> str:
+        return f"LegacyStrategy({type(self.robust).__name__})"
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[ClientProxy, FitIns]]:
+        """Remember the global model, then sample as Flower's FedAvg does."""
+        arrays = parameters_to_ndarrays(parameters)
+        self.robust.set_global(server_round, {str(i): array for i, array in enumerate(arrays)})
+        instructions: list[tuple[ClientProxy, FitIns]] = super().configure_fit(
+            server_round, parameters, client_manager
+        )
+        for _, fit in instructions:
+            fit.config = {**fit.config, "server-round": server_round, "upload": self.robust.upload}
+        return instructions
+
+    def aggregate_fit(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, FitRes]],
+        failures: list[tuple[ClientProxy, FitRes] | BaseException],
+    ) -> tuple[Parameters | None, dict[str, Scalar]]:
+        """Quarantine what is malformed and aggregate the rest."""
+        uploads, rejections, seen = [], [], set()
+        for failure in failures:
+            node, reason = _describe_failure(failure)
+            rejections.append(Rejection(node, reason))
+        for proxy, result in results:
+            node = _cid(proxy)
+            try:
+                upload = self._decode(node, result)
+                if upload.client_ids[0] in seen:
+                    raise Rejected(f"duplicate client id {upload.client_ids[0]}")
+                seen.add(upload.client_ids[0])
+                uploads.append(upload)
+            except Rejected as fault:
+                rejections.append(Rejection(node, str(fault)))
+        row = self.robust.aggregate_uploads(uploads, rejections)
+        accepted = set(self.robust.last_round.clients)
+        metrics: dict[str, Scalar] = {}
+        if self.fit_metrics_aggregation_fn:
+            kept = [r for r in results if self._client_id(_cid(r[0]), r[1]) in accepted]
+            metrics = self.fit_metrics_aggregation_fn([(r.num_examples, r.metrics) for _, r in kept])
+        if row is None:
+            return None, metrics
+        return ndarrays_to_parameters(self.robust._require_layout().arrays(row)), metrics
+
+    def aggregate_evaluate(
+        self,
+        server_round: int,
+        results: list[tuple[ClientProxy, EvaluateRes]],
+        failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
+    ) -> tuple[float | None, dict[str, Scalar]]:
+        """Average the losses of the clients whose loss and size are finite and positive."""
+        believable = []
+        for proxy, result in results:
+            try:
+                check_num_examples(result.num_examples)
+            except Rejected:
+                continue
+            if np.isfinite(result.loss):
+                believable.append((proxy, result))
+        loss, metrics = super().aggregate_evaluate(server_round, believable, failures)
+        return loss, metrics
+
+    def _client_id(self, node: int, result: FitRes) -> int:
+        claimed = result.metrics.get(CLIENT_ID, node)
+        return claimed if isinstance(claimed, int) and claimed >= 0 else node
+
+    def _decode(self, node: int, result: FitRes) -> DenseUpload:
+        if result.status.code != Code.OK:
+            raise Rejected(f"client reported {result.status.message!s:.200}")
+        client = self._client_id(node, result)
+        if fault := self._roster.fault(node, client):
+            raise Rejected(fault)
+        size = check_num_examples(result.num_examples)
+        layout = self.robust._require_layout()
+        arrays = _decode_arrays(result.parameters)
+        row = DenseUpload.parse_client({str(i): array for i, array in enumerate(arrays)}, layout)
+        return DenseUpload([client], np.array([size]), [{}], row[None])
+
+
+def _decode_arrays(parameters: Parameters) -> NDArrays:
+    try:
+        arrays: NDArrays = parameters_to_ndarrays(parameters)  # np.load with allow_pickle=False
+    except Exception as error:  # whatever NumPy says of hostile bytes
+        raise Rejected(f"arrays cannot be decoded: {error!s:.200}") from error
+    return arrays
+
+
+def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tuple[int, str]:
+    if isinstance(failure, BaseException):
+        return -1, f"client raised: {failure!s:.300}"
+    proxy, result = failure
+    return _cid(proxy), f"client failed: {result.status.message!s:.300}"
+
+
+def _cid(proxy: ClientProxy) -> int:
+    """Flower's legacy cid as an integer; it is the node id in all current engines."""
+    cid = str(proxy.cid)
+    return int(cid) if cid.isdigit() else sum(cid.encode())
