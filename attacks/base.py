@@ -1,0 +1,128 @@
+"""What an attack is, what it knows, and when it acts."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+import torch
+
+
+class Knowledge(StrEnum):
+    """What the attacker sees; it decides where the attack can run."""
+
+    DATA = "data"
+    """Its own data, which it poisons before training honestly: in the Byzantine client."""
+    LOCAL = "local"
+    """Its own honest update: in the Byzantine client."""
+    COLLUDING = "colluding"
+    """The honest updates of all Byzantine clients: in the adversary."""
+    OMNISCIENT = "omniscient"
+    """Every benign update and all former broadcasts: in the adversary."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """An attack's parameters. Outside of its window the Byzantine clients behave honestly.
+
+    Attributes:
+        start_round: first round of the attack, from 1.
+        stop_round: last round of the attack; None for no end.
+    """
+
+    start_round: int = 1
+    stop_round: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the window.
+
+        Raises:
+            ValueError: an empty window.
+        """
+        if self.start_round < 1:
+            raise ValueError(f"start_round must be at least 1, got {self.start_round}")
+        if self.stop_round is not None and self.stop_round < self.start_round:
+            raise ValueError(f"stop_round {self.stop_round} is before start_round {self.start_round}")
+
+    def active(self, server_round: int) -> bool:
+        """Whether the attack acts in this round."""
+        return self.start_round <= server_round and (
+            self.stop_round is None or server_round <= self.stop_round
+        )
+
+
+class DataAttack(Attack):
+    """Poisons the training data of a Byzantine client."""
+
+    knowledge: ClassVar[Knowledge] = Knowledge.DATA
+
+    @abstractmethod
+    def poison(
+        self, features: torch.Tensor, labels: torch.Tensor, num_classes: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return poisoned copies of the client's features and labels."""
+
+
+class LocalAttack(Attack):
+    """Replaces a Byzantine client's own honest update."""
+
+    knowledge: ClassVar[Knowledge] = Knowledge.LOCAL
+
+    @abstractmethod
+    def corrupt(self, gradient: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return the pseudo-gradient to upload, given the honest one: (d,) -> (d,)."""
+
+
+@dataclass(frozen=True)
+class AttackView:
+    """What the adversary can show to an attack in one round.
+
+    Attributes:
+        benign: (m, d) updates that the attack may know: all benign ones (OMNISCIENT) or the
+            Byzantine clients' own honest ones (COLLUDING).
+        num_byzantine: f, how many uploads to make.
+        num_clients: n, uploads in this round in all.
+        previous_aggregate: (d,) what the server applied last round, as two broadcasts reveal it;
+            None in the first round.
+        round: server round.
+        generator: the attack's own randomness.
+    """
+
+    benign: torch.Tensor
+    num_byzantine: int
+    num_clients: int
+    previous_aggregate: torch.Tensor | None
+    round: int
+    generator: torch.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollusiveAttack(Attack):
+    """Computes all Byzantine uploads together, from benign updates.
+
+    Attributes:
+        knowledge: OMNISCIENT, or COLLUDING to feed the attack with the attackers' own honest updates
+            as its estimate of the benign ones.
+    """
+
+    knowledge: Knowledge = field(default=Knowledge.OMNISCIENT)
+
+    def __post_init__(self) -> None:
+        """Check the knowledge.
+
+        Raises:
+            ValueError: neither colluding nor omniscient.
+        """
+        super().__post_init__()
+        if self.knowledge not in (Knowledge.COLLUDING, Knowledge.OMNISCIENT):
+            raise ValueError(f"knowledge must be colluding or omniscient, got {self.knowledge!r}")
+        object.__setattr__(self, "knowledge", Knowledge(self.knowledge))
+
+    @abstractmethod
+    def craft(self, view: AttackView) -> torch.Tensor:
+        """Return the (f, d) pseudo-gradients that the Byzantine clients upload."""
+
+
+def repeat(gradient: torch.Tensor, count: int) -> torch.Tensor:
+    """The same upload from every Byzantine client: (d,) -> (count, d), without copying."""
+    return gradient.expand(count, -1)

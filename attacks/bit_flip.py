@@ -1,0 +1,21 @@
+"""Bit flipping (sign flipping): upload the opposite of the honest update."""
+
+from dataclasses import dataclass
+
+import torch
+
+from byzflower.attacks.base import LocalAttack
+
+
+def bit_flip(gradient: torch.Tensor) -> torch.Tensor:
+    """Return -g (Allen-Zhu et al., 2020)."""
+    return -gradient
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitFlip(LocalAttack):
+    """Byzantine clients upload the negative of their own honest update."""
+
+    def corrupt(self, gradient: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Apply `bit_flip`."""
+        return bit_flip(gradient)

@@ -1,0 +1,37 @@
+"""Data sets by name, and how they are split among clients."""
+
+from collections.abc import Callable
+
+from byzflower.datasets.base import DataNotFoundError, Dataset
+from byzflower.datasets.digits import load_digits_dataset
+from byzflower.datasets.partition import class_counts, make_partition
+from byzflower.datasets.vision import load_fashion_mnist, load_mnist
+
+DATASETS: dict[str, Callable[[str], Dataset]] = {
+    "digits": load_digits_dataset,
+    "fashion_mnist": load_fashion_mnist,
+    "mnist": load_mnist,
+}
+
+
+def load_dataset(name: str, data: str = "") -> Dataset:
+    """Load a data set by name.
+
+    Args:
+        name: a key of `DATASETS`.
+        data: folder with the raw files; default `BYZFLOWER_DATA`.
+
+    Raises:
+        DataNotFoundError: the files are nowhere and cannot be downloaded.
+    """
+    return DATASETS[name](data)
+
+
+__all__ = [
+    "DATASETS",
+    "DataNotFoundError",
+    "Dataset",
+    "class_counts",
+    "load_dataset",
+    "make_partition",
+]

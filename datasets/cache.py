@@ -1,0 +1,73 @@
+"""Data sets prepared once into plain .npy files that every client process memory-maps."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from byzflower.datasets.base import Dataset
+
+_FORMAT = 1
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def cache_folder() -> Path:
+    """Where prepared data lives: `BYZFLOWER_CACHE`, else ~/.cache/byzflower."""
+    return Path(os.environ.get("BYZFLOWER_CACHE") or Path.home() / ".cache" / "byzflower")
+
+
+def prepared(name: str, source: str, build: Callable[[], Arrays]) -> Dataset:
+    """Return a data set from the cache, building it there first if need be.
+
+    Any number of processes may call this at once: the files are written aside and moved into place.
+
+    Args:
+        name: of the data set.
+        source: what it is made from (a folder's path); another source is another entry.
+        build: returns train_x, train_y, test_x, test_y.
+    """
+    key = hashlib.blake2b(f"{_FORMAT}/{name}/{source}".encode(), digest_size=6).hexdigest()
+    folder = cache_folder() / f"{name}-{key}"
+    if not folder.is_dir():
+        _write(folder, build())
+    return _open(folder)
+
+
+def _write(folder: Path, arrays: Arrays) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
+    x = arrays["train_x"]
+    pixels = x.astype(np.float64, copy=False)
+    statistics = {
+        "mean": pixels.mean(axis=(0, 2, 3)).astype(np.float32),
+        "std": np.maximum(pixels.std(axis=(0, 2, 3)), 1e-6).astype(np.float32),
+    }
+    for name, array in {**arrays, **statistics}.items():
+        np.save(aside / f"{name}.npy", array, allow_pickle=False)
+    try:
+        aside.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _open(folder: Path) -> Dataset:
+    def mapped(name: str) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return array
+
+    labels = mapped("train_y")
+    return Dataset(
+        mapped("train_x"),
+        labels,
+        mapped("test_x"),
+        mapped("test_y"),
+        int(labels.max()) + 1,
+        np.array(mapped("mean")),
+        np.array(mapped("std")),
+    )
