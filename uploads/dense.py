@@ -50,13 +50,26 @@ class DenseUpload(Upload):
         names = tuple(arrays)
         if names != layout.names:
             raise Rejected(_name_fault(names, layout.names))
-        for name, shape, dtype in zip(layout.names, layout.shapes, layout.dtypes, strict=True):
-            array = arrays[name]
+        values = list(arrays.values())
+        cls.check_arrays(values, layout)
+        return layout.row(values)
+
+    @staticmethod
+    def check_arrays(arrays: Sequence[NDArray[Any]], layout: Layout) -> None:
+        """Check number, shapes and dtypes of one client's arrays.
+
+        Raises:
+            Rejected: with the reason.
+        """
+        if len(arrays) != len(layout.names):
+            raise Rejected(f"{len(arrays)} arrays, expected {len(layout.names)}")
+        for name, array, shape, dtype in zip(
+            layout.names, arrays, layout.shapes, layout.dtypes, strict=True
+        ):
             if array.shape != shape:
                 raise Rejected(f"array {name!r} has shape {array.shape}, expected {shape}")
             if array.dtype != dtype:
                 raise Rejected(f"array {name!r} has dtype {array.dtype}, expected {dtype}")
-        return layout.row(list(arrays.values()))
 
     @classmethod
     def from_payload(

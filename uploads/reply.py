@@ -57,7 +57,7 @@ class Roster:
 
 
 def encode_upload(
-    upload: Upload, layout: Layout, failed: Mapping[int, str] | None = None
+    upload: Upload, layout: Layout, failed: Mapping[int, str] | None = None, *, cohort: bool
 ) -> RecordDict:
     """Make a reply's content.
 
@@ -65,7 +65,6 @@ def encode_upload(
     sizes and metrics as lists, and names the clients that failed with the reason.
     """
     failed = failed or {}
-    cohort = len(upload) != 1 or bool(failed)
     metrics = MetricRecord()
     if cohort:
         metrics[CLIENT_ID] = list(upload.client_ids)

@@ -1,0 +1,121 @@
+"""ClientApps: NumPyClients that answer Message-API and legacy strategies alike."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flwr.client import NumPyClient
+from flwr.clientapp import ClientApp
+from flwr.common import ConfigRecord, Context, Message, RecordDict
+
+from byzflower.clients.benign import BenignClient
+from byzflower.clients.byzantine import ByzantineClient
+from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
+from byzflower.clients.settings import SETTINGS, ClientSettings
+from byzflower.uploads.flower_compat import array_view
+
+CLIENT_IDS = "client-ids"
+STATE_QUERY = "query"
+
+MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
+ListClients = Callable[[ConfigRecord, Context], list[int]]
+
+
+def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
+    """Make a ClientApp of a NumPyClient for Message-API strategies.
+
+    Flower's own ``ClientApp(client_fn=...)`` answers legacy strategies only; this one answers both, in
+    the dialect it was asked in.
+
+    Args:
+        client_fn: makes the client of a node, as Flower's own takes it.
+    """
+    return _make_app(
+        lambda client, config, context: client_fn(context),
+        lambda config, context: [int(context.node_config.get("partition-id", 0))],
+        client_fn,
+    )
+
+
+def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
+    """Make the honest or Byzantine client with this id."""
+    attack = settings.make_attack()
+    if attack is None or client_id not in settings.byzantine_ids():
+        return BenignClient(client_id, settings, state)
+    return ByzantineClient(client_id, settings, attack, state)
+
+
+def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
+    """The logical clients that a node is asked to train.
+
+    The server names them; to a strategy that knows nothing of cohorts, a node answers for its even
+    share of all clients, by its partition id.
+    """
+    asked = config.get(CLIENT_IDS)
+    if isinstance(asked, list):
+        return [int(client) for client in asked]
+    settings = _settings(config, context)
+    node, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
+    return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
+
+
+def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
+    """A run's settings: from the server's message, else from the run config."""
+    if SETTINGS in config:
+        return ClientSettings(**json.loads(str(config[SETTINGS])))
+    return ClientSettings.from_run_config(context.run_config)
+
+
+def _make_app(make: MakeClient, clients_of: ListClients, legacy_fn: Callable[[Context], NumPyClient]) -> ClientApp:
+    """Flower answers legacy messages itself; a mod in front of it answers the others."""
+
+    def answer(message: Message, context: Context, call_next: Any) -> Message:
+        if any(key.startswith(("fitins.", "evaluateins.", "getp")) for key in message.content):
+            reply: Message = call_next(message, context)
+            return reply
+        if message.metadata.message_type.startswith("query"):
+            return Message(_exchange_state(message, context), reply_to=message)
+        return Message(_answer(message, context, make, clients_of), reply_to=message)
+
+    return ClientApp(client_fn=lambda context: legacy_fn(context).to_client(), mods=[answer])
+
+
+def _answer(message: Message, context: Context, make: MakeClient, clients_of: ListClients) -> RecordDict:
+    arrays = next(iter(message.content.array_records.values()))
+    config = next(iter(message.content.config_records.values()), ConfigRecord())
+    names, parameters = list(arrays), [array_view(array) for array in arrays.values()]
+    clients = clients_of(config, context)
+
+    def factory(client: int) -> NumPyClient:
+        return make(client, config, context)
+
+    training = message.metadata.message_type.startswith("train")
+    if len(clients) == 1:
+        client = factory(clients[0])
+        if training:
+            return fit_one(client, names, parameters, config)
+        return evaluate_one(client, parameters, config)
+    if training:
+        return fit_cohort(clients, factory, names, parameters, config)
+    return evaluate_cohort(clients, factory, parameters, config)
+
+
+def _exchange_state(message: Message, context: Context) -> RecordDict:
+    """Hand out the node's state, or replace it by the one that came (to resume a simulation)."""
+    if message.content.array_records:
+        for name, record in message.content.array_records.items():
+            context.state[name] = record
+        return RecordDict()
+    return RecordDict(dict(context.state.array_records.items()))
+
+
+app = _make_app(
+    lambda client, config, context: make_client(client, _settings(config, context), context.state),
+    hosted_clients,
+    lambda context: make_client(
+        int(context.node_config.get("partition-id", 0)),
+        ClientSettings.from_run_config(context.run_config),
+        context.state,
+    ),
+)

@@ -1,0 +1,143 @@
+"""An honest client."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.client import NumPyClient
+from flwr.common import ArrayRecord, NDArrays, RecordDict, Scalar
+from numpy.typing import NDArray
+
+from byzflower.clients import training
+from byzflower.clients.settings import ClientSettings, training_data
+from byzflower.randomness import numpy_generator
+from byzflower.uploads.base import CLIENT_ID
+from byzflower.uploads.flower_compat import MemoryArray, array_view
+from byzflower.uploads.layout import Layout
+
+_MOMENTUM = "local-momentum"
+
+
+class BenignClient(NumPyClient):  # type: ignore[misc]
+    """Trains the global model on its own data and uploads its weights, or a gradient.
+
+    ``config["upload"]`` says which ("weights" by default). Whatever must survive a round, i.e. the
+    local momentum, lives in `state`, which Flower keeps for the node.
+    """
+
+    def __init__(self, client_id: int, settings: ClientSettings, state: RecordDict | None = None):
+        """Make the client.
+
+        Args:
+            client_id: logical id in [0, settings.clients).
+            settings: data, model and training.
+            state: `Context.state` of the node that hosts it.
+        """
+        if not 0 <= client_id < settings.clients:
+            raise ValueError(f"client id {client_id} is not in [0, {settings.clients})")
+        self.client_id = client_id
+        self.settings = settings
+        self.state = RecordDict() if state is None else state
+        dataset, parts = training_data(settings)
+        self.dataset = dataset
+        self.indices = parts[client_id]
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
+        """Train on the broadcast model for one round."""
+        started = time.perf_counter()
+        server_round = int(config["server-round"])
+        with training.one_thread():
+            arrays, loss = self._upload(parameters, server_round, str(config.get("upload", "weights")))
+        metrics: dict[str, Scalar] = {
+            CLIENT_ID: self.client_id,
+            "train-loss": loss,
+            "train-seconds": time.perf_counter() - started,
+        }
+        return arrays, len(self.indices), metrics
+
+    def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
+        """Score the broadcast model on the client's own training samples."""
+        model = self._model(parameters)
+        x, y = self.dataset.train(self.indices)
+        with training.one_thread():
+            scores = training.evaluate(model, x.to(self.device), y.to(self.device))
+        loss = scores.pop("loss")
+        return loss, len(self.indices), {CLIENT_ID: self.client_id, **scores}
+
+    # -- what a Byzantine client changes -----------------------------------------------------------
+
+    def poison(self, batch: training.Batch, server_round: int) -> training.Batch:
+        """Change a training batch; an honest client does not."""
+        return batch
+
+    def corrupt(self, gradient: NDArray[Any], server_round: int) -> NDArray[Any]:
+        """Change the (d,) pseudo-gradient to upload; an honest client does not."""
+        return gradient
+
+    def corrupts(self, server_round: int) -> bool:
+        """Whether `corrupt` does anything this round."""
+        return False
+
+    # -- local work --------------------------------------------------------------------------------
+
+    def _upload(self, parameters: NDArrays, server_round: int, upload: str) -> tuple[NDArrays, float]:
+        model = self._model(parameters)
+        batches = self._batches(server_round)
+        if upload == "weights":
+            loss = training.train_weights(model, batches, self.settings)
+            trained = training.weights_of(model)
+            if not self.settings.local_momentum and not self.corrupts(server_round):
+                return trained, loss
+            layout = Layout.of(dict(zip(model.state_dict(), parameters, strict=True)))
+            before = layout.row(parameters)
+            row = before - layout.row(trained)
+            return layout.arrays(before - self._altered(row, layout, server_round)), loss
+        gradients, loss = training.mean_gradient(model, batches, self.settings)
+        layout = Layout.of(dict(zip(model.state_dict(), parameters, strict=True)))
+        row = layout.row(parameters) - layout.row(training.weights_of(model)) if layout.num_buffers else (
+            np.empty(layout.width, layout.row_dtype)
+        )
+        _write_gradients(row, gradients)
+        return layout.arrays(self._altered(row, layout, server_round)), loss
+
+    def _altered(self, row: NDArray[Any], layout: Layout, server_round: int) -> NDArray[Any]:
+        """Apply local momentum and the attack to the parameters' part of a row, in place."""
+        gradient = row[: layout.d]
+        if self.settings.local_momentum:
+            gradient[:] = self._with_momentum(gradient)
+        gradient[:] = self.corrupt(gradient, server_round)
+        return row
+
+    def _with_momentum(self, gradient: NDArray[Any]) -> NDArray[Any]:
+        """m = (1 - beta) g + beta m, kept in the node's state (ROP, Algorithm 1); m = 0 at first."""
+        beta = self.settings.local_momentum
+        record = self.state.setdefault(_MOMENTUM, ArrayRecord())
+        key = str(self.client_id)
+        momentum = gradient * gradient.dtype.type(1 - beta)
+        if key in record:
+            momentum += array_view(record[key]) * gradient.dtype.type(beta)
+        record[key] = MemoryArray(momentum)
+        return momentum
+
+    def _model(self, parameters: NDArrays) -> torch.nn.Module:
+        model = training.scratch_model(
+            self.settings.model, self.dataset.input_shape, self.dataset.num_classes, self.device
+        )
+        training.load_weights(model, parameters)
+        return model
+
+    def _batches(self, server_round: int) -> training.Batches:
+        random = numpy_generator(self.settings.seed, "batches", server_round, self.client_id)
+        for positions in training.batch_indices(len(self.indices), self.settings, random):
+            x, y = self.poison(self.dataset.train(self.indices[positions]), server_round)
+            yield x.to(self.device), y.to(self.device)
+
+
+def _write_gradients(row: NDArray[Any], gradients: list[torch.Tensor]) -> None:
+    start = 0
+    for gradient in gradients:
+        flat = gradient.reshape(-1).cpu().numpy()
+        row[start : start + len(flat)] = flat
+        start += len(flat)

@@ -1,0 +1,66 @@
+"""A client that attacks with what it knows by itself."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.common import NDArrays, RecordDict
+from numpy.typing import NDArray
+
+from byzflower.attacks import Attack, CollusiveAttack, DataAttack, Knowledge, LocalAttack
+from byzflower.clients.benign import BenignClient
+from byzflower.clients.settings import ClientSettings
+from byzflower.clients.training import Batch
+from byzflower.randomness import torch_generator
+
+
+class ByzantineClient(BenignClient):
+    """Runs DATA and LOCAL attacks itself; for the others the adversary overwrites its upload.
+
+    Under a COLLUDING attack it trains honestly, for the adversary needs its honest update. Under an
+    OMNISCIENT one its own update would be thrown away, so it sends the model back as it came.
+    """
+
+    def __init__(
+        self, client_id: int, settings: ClientSettings, attack: Attack, state: RecordDict | None = None
+    ):
+        """Make the client; see `BenignClient`.
+
+        Args:
+            client_id: logical id.
+            settings: data, model and training.
+            attack: what it does within its window.
+            state: `Context.state` of the node.
+        """
+        super().__init__(client_id, settings, state)
+        self.attack = attack
+
+    def poison(self, batch: Batch, server_round: int) -> Batch:
+        """Apply a DATA attack to a training batch."""
+        if isinstance(self.attack, DataAttack) and self.attack.active(server_round):
+            return self.attack.poison(*batch, self.dataset.num_classes)
+        return batch
+
+    def corrupts(self, server_round: int) -> bool:
+        """Whether a LOCAL attack acts this round."""
+        return isinstance(self.attack, LocalAttack) and self.attack.active(server_round)
+
+    def corrupt(self, gradient: NDArray[Any], server_round: int) -> NDArray[Any]:
+        """Apply a LOCAL attack to the honest pseudo-gradient."""
+        if not (isinstance(self.attack, LocalAttack) and self.attack.active(server_round)):
+            return gradient
+        generator = torch_generator(self.settings.seed, "attack", server_round, self.client_id)
+        corrupted: NDArray[Any] = self.attack.corrupt(torch.from_numpy(gradient), generator).numpy()
+        return corrupted
+
+    def _upload(self, parameters: NDArrays, server_round: int, upload: str) -> tuple[NDArrays, float]:
+        if self._is_overwritten(server_round):
+            return [np.zeros_like(p) for p in parameters] if upload == "gradient" else parameters, 0.0
+        return super()._upload(parameters, server_round, upload)
+
+    def _is_overwritten(self, server_round: int) -> bool:
+        return (
+            isinstance(self.attack, CollusiveAttack)
+            and self.attack.knowledge is Knowledge.OMNISCIENT
+            and self.attack.active(server_round)
+        )

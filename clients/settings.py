@@ -1,0 +1,134 @@
+"""What a client must know to train: the part of a run's configuration that travels to it."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from byzflower.attacks import ATTACKS, Attack
+from byzflower.datasets import Dataset, load_dataset, make_partition
+from byzflower.randomness import numpy_generator
+
+OptionValue = bool | int | float | str | None
+SETTINGS = "settings"
+
+
+def parse_options(value: object) -> dict[str, OptionValue]:
+    """Parse "eps=3, sign=-1" into named values; mappings pass through.
+
+    Raises:
+        ValueError: not of this form.
+    """
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, str):
+        raise ValueError("options must be name=value pairs")
+    options: dict[str, OptionValue] = {}
+    for pair in filter(None, (part.strip() for part in value.split(","))):
+        name, equals, text = (piece.strip() for piece in pair.partition("="))
+        if not equals or not name.isidentifier():
+            raise ValueError(f"{pair!r} is not of the form name=value")
+        options[name] = _parse_value(text)
+    return options
+
+
+def _parse_value(text: str) -> OptionValue:
+    words: dict[str, OptionValue] = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+class ClientSettings(BaseModel):
+    """Data, model, local training and attack of every client of a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str = Field("digits", description="data set (see --list)")
+    data: str = Field("", description="folder with the data set's raw files; default BYZFLOWER_DATA")
+    model: str = Field("cnn", description="model (see --list)")
+    clients: int = Field(20, ge=1, description="number of logical clients n")
+    byzantine: int = Field(8, ge=0, description="how many of them are Byzantine")
+    byzantine_set: Literal["first", "random"] = Field(
+        "first", description="which are Byzantine: the first ids, or a seeded random set"
+    )
+    attack: str = Field("ipm", description="attack of the Byzantine clients (see --list), or none")
+    attack_options: dict[str, OptionValue] = Field(
+        {}, description="the attack's parameters, as name=value,name=value"
+    )
+    partition: Literal["iid", "dirichlet", "shards"] = Field("iid", description="split of the data")
+    alpha: float = Field(0.5, gt=0, description="Dirichlet concentration; lower is less balanced")
+    shards_per_client: int = Field(2, ge=1, description="label shards per client")
+    min_size: int = Field(1, ge=1, description="fewest training samples of any client")
+    max_samples: int = Field(0, ge=0, description="use only that many training samples; 0 for all")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="local optimizer")
+    lr: float = Field(0.1, gt=0, description="local learning rate")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of the local SGD steps")
+    weight_decay: float = Field(0.0, ge=0, description="local weight decay")
+    clip_norm: float = Field(0.0, ge=0, description="clip local gradients to this norm; 0 for never")
+    epochs: int = Field(1, ge=1, description="local epochs a round")
+    batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
+    batch_size: int = Field(32, ge=1, description="local batch size")
+    local_momentum: float = Field(
+        0.0, ge=0, lt=1, description="beta of the clients' own momentum m = (1-beta) g + beta m, which they upload"
+    )
+    seed: int = Field(1, ge=0, description="the run's one seed")
+
+    @field_validator("attack_options", mode="before")
+    @classmethod
+    def _parse_options(cls, value: object) -> dict[str, OptionValue]:
+        return parse_options(value)
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
+        """Take the known keys of a Flower run config (kebab-case)."""
+        known = {k.replace("-", "_"): v for k, v in run_config.items()}
+        return cls(**{k: v for k, v in known.items() if k in cls.model_fields})
+
+    def byzantine_ids(self) -> frozenset[int]:
+        """Logical ids of the Byzantine clients; none without an attack."""
+        if self.attack == "none":
+            return frozenset()
+        if self.byzantine_set == "first":
+            return frozenset(range(self.byzantine))
+        drawn = numpy_generator(self.seed, "byzantine-set").choice(self.clients, self.byzantine, replace=False)
+        return frozenset(drawn.tolist())
+
+    def make_attack(self) -> Attack | None:
+        """The attack with its parameters, or None."""
+        return None if self.attack == "none" else ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=4)
+def training_data(settings: ClientSettings) -> tuple[Dataset, list[NDArray[np.int64]]]:
+    """The data set of a run and the training indices of each client.
+
+    Raises:
+        DataNotFoundError: see `load_dataset`.
+        ValueError: see `make_partition`.
+    """
+    dataset = load_dataset(settings.dataset, settings.data)
+    labels = np.asarray(dataset.train_y)
+    pool = np.arange(len(labels))
+    if settings.max_samples:
+        pool = np.sort(
+            numpy_generator(settings.seed, "max-samples").permutation(len(labels))[: settings.max_samples]
+        )
+    parts = make_partition(
+        settings.partition,
+        labels[pool],
+        settings.clients,
+        numpy_generator(settings.seed, "partition"),
+        settings.alpha,
+        settings.shards_per_client,
+        settings.min_size,
+    )
+    return dataset, [pool[part] for part in parts]

@@ -1,0 +1,160 @@
+"""Local training of one client, on one CPU thread or one GPU."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from byzflower.clients.settings import ClientSettings
+from byzflower.models import build_model
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+Batches = Iterator[Batch]
+
+_thread = threading.local()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one CPU thread in this thread.
+
+    Clients are trained in parallel by processes or threads, so more would only get in each other's
+    way; and a client's result must not depend on how many cores its process was given.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def scratch_model(name: str, input_shape: tuple[int, ...], num_classes: int, device: str) -> torch.nn.Module:
+    """This thread's instance of a model, to load weights into."""
+    models: dict[Any, torch.nn.Module] = _thread.__dict__.setdefault("models", {})
+    key = (name, input_shape, num_classes, device)
+    if key not in models:
+        models[key] = build_model(name, input_shape, num_classes).to(device)
+    return models[key]
+
+
+def load_weights(model: torch.nn.Module, arrays: Sequence[NDArray[Any]]) -> None:
+    """Copy arrays, in state-dict order, into a model.
+
+    Raises:
+        ValueError: the arrays are not this model's.
+    """
+    tensors = list(model.state_dict().values())
+    if [tuple(t.shape) for t in tensors] != [a.shape for a in arrays]:
+        raise ValueError("the global model's arrays are not those of the configured model")
+    for tensor, array in zip(tensors, arrays, strict=True):
+        if tensor.device.type == "cpu":
+            np.copyto(tensor.numpy(), array)
+        else:
+            tensor.copy_(torch.tensor(array))
+
+
+def weights_of(model: torch.nn.Module) -> list[NDArray[Any]]:
+    """Copies of a model's arrays in state-dict order."""
+    return [t.detach().cpu().numpy().copy() for t in model.state_dict().values()]
+
+
+def batch_indices(
+    size: int, settings: ClientSettings, random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Positions of the samples in each mini-batch of a round: shuffled epochs, or `batches` batches."""
+    width = min(settings.batch_size, size)
+    if not settings.batches:
+        for _ in range(settings.epochs):
+            order = random.permutation(size)
+            yield from (order[start : start + width] for start in range(0, size, width))
+        return
+    order, start = random.permutation(size), 0
+    for _ in range(settings.batches):
+        if start + width > size:
+            order, start = random.permutation(size), 0
+        yield order[start : start + width]
+        start += width
+
+
+def train_weights(
+    model: torch.nn.Module, batches: Batches, settings: ClientSettings
+) -> float:
+    """Run the local optimizer over the batches, in place.
+
+    Returns:
+        The mean training loss over the batches.
+    """
+    model.train()
+    parameters = list(model.parameters())
+    optimizer = _make_optimizer(parameters, settings)
+    losses = []
+    for x, y in batches:
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def mean_gradient(
+    model: torch.nn.Module, batches: Batches, settings: ClientSettings
+) -> tuple[list[torch.Tensor], float]:
+    """Gradient of the loss at the model's weights, averaged over the batches; no step is taken.
+
+    Returns:
+        One gradient per parameter, and the mean loss.
+    """
+    model.train()
+    parameters = list(model.parameters())
+    losses, total = [], [torch.zeros_like(p) for p in parameters]
+    for x, y in batches:
+        loss = F.cross_entropy(model(x), y)
+        gradients = torch.autograd.grad(loss, parameters)
+        if settings.clip_norm:
+            gradients = _clipped(gradients, settings.clip_norm)
+        torch._foreach_add_(total, gradients)
+        losses.append(loss.detach())
+    torch._foreach_div_(total, float(len(losses)))
+    if settings.weight_decay:
+        torch._foreach_add_(total, [p.detach() for p in parameters], alpha=settings.weight_decay)
+    return total, float(torch.stack(losses).mean())
+
+
+def evaluate(
+    model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size: int = 1000
+) -> dict[str, float]:
+    """Mean cross-entropy loss, top-1 and top-5 accuracy in [0, 1]."""
+    model.eval()
+    loss, top1, top5 = 0.0, 0, 0
+    with torch.inference_mode():
+        for start in range(0, len(y), batch_size):
+            labels = y[start : start + batch_size]
+            logits = model(x[start : start + batch_size])
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
+            top1 += int(best[:, 0].sum())
+            top5 += int(best.any(dim=1).sum())
+    return {"loss": loss / len(y), "accuracy": top1 / len(y), "top5": top5 / len(y)}
+
+
+def _make_optimizer(parameters: list[torch.nn.Parameter], settings: ClientSettings) -> torch.optim.Optimizer:
+    make: Callable[..., torch.optim.Optimizer]
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, settings.lr, weight_decay=settings.weight_decay)
+    make = torch.optim.SGD
+    return make(parameters, settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+
+
+def _clipped(gradients: Sequence[torch.Tensor], limit: float) -> tuple[torch.Tensor, ...]:
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    scale = torch.clamp(limit / (norm + 1e-6), max=1.0)
+    return tuple(g * scale for g in gradients)

@@ -1,0 +1,213 @@
+"""A run's complete configuration, checked before anything starts."""
+
+import difflib
+import hashlib
+import inspect
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from byzflower.attacks import ATTACKS, CollusiveAttack, Knowledge
+from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
+from byzflower.datasets import DATASETS
+from byzflower.models import MODELS
+from byzflower.strategies import STRATEGIES, RobustStrategy, TooFewClients
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's; the message names the option."""
+
+
+# Options that say where and how a run is computed, not what: results do not depend on them.
+_EXECUTION = frozenset(
+    {
+        "engine",
+        "nodes",
+        "clients_per_node",
+        "num_cpus",
+        "num_gpus",
+        "ray_address",
+        "round_timeout",
+        "out",
+        "name",
+        "data",
+        "checkpoint_every",
+    }
+)
+
+
+class RunConfig(ClientSettings):
+    """Everything that determines a run. Field names, in kebab-case, are the options everywhere."""
+
+    strategy: str = Field("multikrum", description="aggregation rule (see --list)")
+    strategy_options: dict[str, OptionValue] = Field(
+        {}, description="the rule's parameters; num_byzantine defaults to --byzantine"
+    )
+    rounds: int = Field(15, ge=1, description="rounds of training")
+    upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
+    server_lr: float = Field(1.0, gt=0, description="server step size")
+    fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
+    eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
+    evaluate_clients: bool = Field(False, description="let the clients evaluate too")
+    max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
+    max_client_weight: float | None = Field(
+        None, gt=0, le=1, description="cap on a client's share of the weights"
+    )
+    engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
+    nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
+    clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
+    num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
+    num_gpus: float = Field(-1.0, description="GPUs per node (fractions allowed); -1 shares what is there")
+    ray_address: str = Field("", description="address of an existing Ray cluster")
+    round_timeout: float = Field(600.0, gt=0, description="seconds to wait for a round's replies")
+    checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
+    out: str = Field("runs", description="folder for results")
+    name: str = Field("", description="name of the run; default from data set, attack and strategy")
+
+    @field_validator("strategy_options", mode="before")
+    @classmethod
+    def _parse_strategy_options(cls, value: object) -> dict[str, OptionValue]:
+        return parse_options(value)
+
+    @field_validator("max_client_weight", mode="before")
+    @classmethod
+    def _none_for_nothing(cls, value: object) -> object:
+        return None if value in ("", "none", 0) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _known("dataset", self.dataset, DATASETS)
+        _known("model", self.model, MODELS)
+        _known("attack", self.attack, {**ATTACKS, "none": None})
+        _known("strategy", self.strategy, STRATEGIES)
+        if self.byzantine >= self.clients:
+            raise ValueError(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
+        if self.nodes and self.clients_per_node:
+            raise ValueError("give either nodes or clients_per_node, not both")
+        _check_options("attack_options", ATTACKS.get(self.attack), self.attack_options)
+        _check_options("strategy_options", STRATEGIES[self.strategy], self.strategy_options)
+        try:
+            self.make_attack()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"attack_options: {error}") from None
+        self._check_rule()
+        return self
+
+    def _check_rule(self) -> None:
+        """Try the rule on as many (tiny) uploads as a full round brings."""
+        n = max(1, int(self.clients * self.fraction_train))
+        try:
+            rule = self.make_strategy()
+            rule.aggregate(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
+        except TooFewClients as error:
+            raise ValueError(f"strategy {self.strategy}: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"strategy_options: {error}") from None
+
+    # -- parts -------------------------------------------------------------------------------------
+
+    def make_strategy(self, nodes: int = 1) -> RobustStrategy:
+        """Make the strategy, for a run on `nodes` nodes."""
+        rule = STRATEGIES[self.strategy]
+        options: dict[str, Any] = dict(self.strategy_options)
+        if "num_byzantine" in inspect.signature(rule.__init__).parameters:
+            options.setdefault("num_byzantine", self.byzantine)
+        return rule(
+            **options,
+            server_lr=self.server_lr,
+            upload=self.upload,
+            max_client_weight=self.max_client_weight,
+            max_skipped_rounds=self.max_skipped_rounds,
+            num_clients=self.clients,
+            seed=self.seed,
+            fraction_train=self.fraction_train,
+            fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
+            min_train_nodes=1,
+            min_evaluate_nodes=1,
+            min_available_nodes=nodes,
+        )
+
+    def collusive_attack(self) -> CollusiveAttack | None:
+        """The attack, if the adversary has to run it."""
+        attack = self.make_attack()
+        return attack if isinstance(attack, CollusiveAttack) else None
+
+    def attack_knowledge(self) -> Knowledge | None:
+        """What the attack knows; None without one."""
+        attack = self.make_attack()
+        return None if attack is None else Knowledge(getattr(attack, "knowledge"))  # noqa: B009
+
+    def client_settings(self) -> ClientSettings:
+        """The part that clients get to see."""
+        return ClientSettings(**{name: getattr(self, name) for name in ClientSettings.model_fields})
+
+    # -- names -------------------------------------------------------------------------------------
+
+    def config_hash(self) -> str:
+        """Hash of everything that results depend on, but the seed."""
+        content = {k: v for k, v in self.model_dump().items() if k not in _EXECUTION | {"seed"}}
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5).hexdigest()
+
+    def run_name(self) -> str:
+        """The run's name: given, or data set, attack and strategy."""
+        return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
+
+    # -- making ------------------------------------------------------------------------------------
+
+    @classmethod
+    def make(cls, options: Mapping[str, Any]) -> Self:
+        """Make a configuration of named options.
+
+        Raises:
+            ConfigError: one line per mistake, naming the option.
+        """
+        unknown = [_unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields]
+        if unknown:
+            raise ConfigError("\n".join(unknown))
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_readable(e) for e in error.errors())) from None
+
+    @classmethod
+    def from_flower(cls, run_config: Mapping[str, Any]) -> Self:
+        """Make a configuration of a Flower run config (kebab-case keys)."""
+        return cls.make({key.replace("-", "_"): value for key, value in run_config.items()})
+
+
+def _readable(error: Any) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    where = ".".join(str(part) for part in error["loc"])
+    if not where:
+        return message
+    return f"{where.replace('_', '-')}: {message} (got {error['input']!r:.60})"
+
+
+def _known(option: str, name: str, registry: Collection[str]) -> None:
+    if name not in registry:
+        raise ValueError(_unknown_text(option, name, registry))
+
+
+def _unknown_text(what: str, name: str, registry: Collection[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), list(registry), n=1, cutoff=0.4)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
+
+
+def _check_options(option: str, owner: type | None, given: Mapping[str, Any]) -> None:
+    """Refuse parameters that the attack or rule does not have."""
+    if owner is None:
+        if given:
+            raise ValueError(f"{option}: there is no attack to give {', '.join(given)} to")
+        return
+    known = [
+        name
+        for name, parameter in inspect.signature(owner).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{option}: {_unknown_text('parameter', name, known)}")

@@ -1,0 +1,33 @@
+"""Evaluation of the global model on the server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from byzflower.clients import training
+from byzflower.datasets import Dataset
+from byzflower.models import build_model
+
+
+class ServerEvaluation:
+    """Scores global models on the test set."""
+
+    def __init__(self, dataset: Dataset, model: str, device: str | None = None) -> None:
+        """Load the test set and an instance of the model.
+
+        Args:
+            dataset: whose test set to use.
+            model: name of the model.
+            device: "cpu" or "cuda"; default CUDA where there is one.
+        """
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        x, y = dataset.test()
+        self._x, self._y = x.to(self.device), y.to(self.device)
+        self._model = build_model(model, dataset.input_shape, dataset.num_classes).to(self.device)
+
+    def __call__(self, arrays: Sequence[NDArray[Any]]) -> dict[str, float]:
+        """Return loss, top-1 ("accuracy") and top-5 accuracy in [0, 1] of a model's arrays."""
+        training.load_weights(self._model, arrays)
+        return training.evaluate(self._model, self._x, self._y)
