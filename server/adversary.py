@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,17 @@ class Adversary(Strategy):  # type: ignore[misc]
         """Delegate."""
         metrics: MetricRecord | None = self.strategy.aggregate_evaluate(server_round, replies)
         return metrics
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """What must be saved with the model to go on later: the last broadcast."""
+        return {"global": self._global}
+
+    def load_state_dict(
+        self, names: list[str], arrays: list[NDArray[Any]], state: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Restore what `state_dict` gave, for a model with these named arrays."""
+        self._layout = Layout.of(dict(zip(names, arrays, strict=True)))
+        self._global = state["global"]
 
     # -- the attack --------------------------------------------------------------------------------
 

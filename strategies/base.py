@@ -348,6 +348,16 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             raise RuntimeError("aggregate_train before configure_train: the global model is not known")
         return self._layout
 
+    # -- state -----------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """What must be saved with the model to go on later with the same result."""
+        return {"skipped_in_a_row": np.array(self._skipped_in_a_row)}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `state_dict` gave."""
+        self._skipped_in_a_row = int(state["skipped_in_a_row"])
+
     # -- metrics ---------------------------------------------------------------------------------
 
     def _train_metrics(self, uploads: Sequence[Upload]) -> MetricRecord | None:

@@ -1,0 +1,210 @@
+"""The rounds of one federated training, on any Grid."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.common import ConfigRecord, Message, RecordDict
+from flwr.server import Grid
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from byzflower.clients.settings import SETTINGS, training_data
+from byzflower.clients.training import weights_of
+from byzflower.models import build_model
+from byzflower.randomness import seed_for
+from byzflower.server.adversary import Adversary
+from byzflower.server.config import RunConfig
+from byzflower.server.evaluation import ServerEvaluation
+from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
+from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
+from byzflower.uploads.flower_compat import array_record, array_view
+
+OnRound = Callable[[Record], None]
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        result: the content of result.json; what there is so far if the run was interrupted.
+        recorder: where it was written.
+        interrupted: whether it was stopped before its last round.
+    """
+
+    result: Record
+    recorder: Recorder
+    interrupted: bool = False
+
+
+class Federation:
+    """One configured run: strategy, adversary, model and records."""
+
+    def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
+        """Prepare a run that waits for at least `nodes` nodes."""
+        self.config = config
+        self.nodes = nodes
+        self.recorder = recorder or Recorder(config)
+        self.robust: RobustStrategy = config.make_strategy(nodes)
+        attack = config.collusive_attack()
+        self.strategy: Strategy = self.robust
+        if attack is not None:
+            self.strategy = Adversary(
+                self.robust, attack, byzantine=config.byzantine_ids(), seed=config.seed
+            )
+        dataset, _ = training_data(config.client_settings())
+        model = build_model(
+            config.model, dataset.input_shape, dataset.num_classes, seed_for(config.seed, "model")
+        )
+        self.names = list(model.state_dict())
+        self.arrays: list[NDArray[Any]] = weights_of(model)
+        self.evaluate = ServerEvaluation(dataset, config.model)
+
+    def run(
+        self, grid: Grid, on_round: OnRound | None = None, stop: threading.Event | None = None
+    ) -> Outcome:
+        """Train until the last round, or until `stop` is set; every round is recorded as it ends.
+
+        An interrupted run goes on from its last checkpoint, with the same result.
+        """
+        on_round = on_round or (lambda record: None)
+        checkpoint = self.recorder.resume()
+        first = 1
+        if checkpoint is not None:
+            self._restore(grid, checkpoint)
+            first = checkpoint.round + 1
+            for record in self.recorder.history:
+                on_round(record)
+        else:
+            self._record(on_round, {"round": 0, **self.evaluate(self.arrays)})
+        train_config = ConfigRecord({SETTINGS: json.dumps(self.config.client_settings().model_dump())})
+        evaluate_config = ConfigRecord(dict(train_config))
+        for server_round in range(first, self.config.rounds + 1):
+            if stop is not None and stop.is_set():
+                return Outcome({}, self.recorder, interrupted=True)
+            record = self._round(server_round, grid, train_config, evaluate_config)
+            self._record(on_round, record)
+            if server_round % self.config.checkpoint_every == 0 and server_round < self.config.rounds:
+                self._checkpoint(server_round, grid)
+        return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
+
+    def _round(
+        self, server_round: int, grid: Grid, train_config: ConfigRecord, evaluate_config: ConfigRecord
+    ) -> Record:
+        started = time.perf_counter()
+        arrays = array_record(dict(zip(self.names, self.arrays, strict=True)))
+        messages = self.strategy.configure_train(server_round, arrays, train_config, grid)
+        waited = time.perf_counter()
+        replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
+        answered = time.perf_counter()
+        new_arrays, metrics = self.strategy.aggregate_train(server_round, replies)
+        del replies
+        aggregated = time.perf_counter()
+        if new_arrays is not None:
+            arrays = new_arrays
+            self.arrays = [array_view(array) for array in arrays.values()]
+        record = self._describe(server_round)
+        train = dict(metrics or {})
+        if self.config.evaluate_clients:
+            messages = self.strategy.configure_evaluate(server_round, arrays, evaluate_config, grid)
+            replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
+            record["clients_evaluate"] = dict(self.strategy.aggregate_evaluate(server_round, replies) or {})
+        if server_round % self.config.eval_every == 0 or server_round == self.config.rounds:
+            record.update(self.evaluate(self.arrays))
+        ended = time.perf_counter()
+        attack = self.strategy.info.get("attack-seconds", 0.0) if isinstance(self.strategy, Adversary) else 0.0
+        clients = self.robust.last_round.clients
+        record["seconds"] = {
+            "round": ended - started,
+            "wait": answered - waited,
+            "train": float(train.pop("train-seconds", 0.0)) * len(clients),
+            "attack": attack,
+            **self.robust.last_round.seconds,
+            "server": aggregated - answered,
+            "evaluate": ended - aggregated,
+        }
+        record["train"] = train
+        return record
+
+    def _describe(self, server_round: int) -> Record:
+        """What happened to whom, from the strategy's own record."""
+        last = self.robust.last_round
+        byzantine = set(self.config.byzantine_ids())
+        attacked = (attack := self.config.make_attack()) is not None and attack.active(server_round)
+        quarantined = {client for client, _ in last.rejections}
+        present = (set(last.clients) | quarantined) & byzantine if attacked else set()
+        kept = last.clients if last.selected is None else last.selected
+        excluded = quarantined | (set(last.clients) - set(kept))
+        selects = last.selected is not None or bool(quarantined)
+        precision, recall = detection(excluded, present) if selects and attacked else (None, None)
+        return {
+            "round": server_round,
+            "clients": len(last.clients),
+            "kept": len(kept) if last.selected is not None else None,
+            "selected": last.selected,
+            "quarantined": [{"client": client, "reason": reason} for client, reason in last.rejections],
+            "skipped": last.skipped,
+            "precision": precision,
+            "recall": recall,
+            "info": last.info,
+            "bytes_down": last.bytes_down,
+            "bytes_up": last.bytes_up,
+        }
+
+    def _record(self, on_round: OnRound, record: Record) -> None:
+        self.recorder.round(record)
+        on_round(record)
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+
+    def _checkpoint(self, server_round: int, grid: Grid) -> None:
+        server = {f"strategy.{k}": v for k, v in self.robust.state_dict().items()}
+        if isinstance(self.strategy, Adversary):
+            server.update({f"adversary.{k}": v for k, v in self.strategy.state_dict().items()})
+        clients = self._fetch_client_state(grid) if self.config.local_momentum else {}
+        self.recorder.checkpoint(Checkpoint(server_round, self.arrays, server, clients))
+
+    def _restore(self, grid: Grid, checkpoint: Checkpoint) -> None:
+        self.arrays = checkpoint.arrays
+
+        def part(prefix: str) -> dict[str, NDArray[Any]]:
+            return {k.removeprefix(prefix): v for k, v in checkpoint.server.items() if k.startswith(prefix)}
+
+        self.robust.load_state_dict(part("strategy."))
+        if isinstance(self.strategy, Adversary):
+            self.strategy.load_state_dict(self.names, self.arrays, part("adversary."))
+        if checkpoint.clients:
+            self._send_client_state(grid, checkpoint.clients)
+
+    def _fetch_client_state(self, grid: Grid) -> dict[str, dict[str, NDArray[Any]]]:
+        nodes = wait_for_nodes(grid, self.nodes)
+        state: dict[str, dict[str, NDArray[Any]]] = {}
+        for reply in self._query(grid, [(node, RecordDict()) for node in nodes]):
+            for name, record in reply.content.array_records.items():
+                own = {key: np.array(array_view(array)) for key, array in record.items()}
+                state.setdefault(name, {}).update(own)
+        return state
+
+    def _send_client_state(self, grid: Grid, state: dict[str, dict[str, NDArray[Any]]]) -> None:
+        cohorts = assign_clients(self.config.clients, wait_for_nodes(grid, self.nodes))
+        contents = []
+        for node, clients in cohorts.items():
+            own = {
+                name: array_record({str(c): arrays[str(c)] for c in clients if str(c) in arrays})
+                for name, arrays in state.items()
+            }
+            contents.append((node, RecordDict(own)))
+        self._query(grid, contents)
+
+    def _query(self, grid: Grid, contents: Sequence[tuple[int, RecordDict]]) -> list[Message]:
+        messages = [Message(content, node, "query") for node, content in contents]
+        replies = list(grid.send_and_receive(messages, timeout=self.config.round_timeout))
+        if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
+            raise RuntimeError("a node did not exchange its clients' state")
+        return replies
+

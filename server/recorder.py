@@ -1,0 +1,180 @@
+"""The folder a run leaves behind, and how an interrupted run finds its way back."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from numpy.typing import NDArray
+
+from byzflower.server.config import RunConfig
+
+Record = dict[str, Any]
+# What differs from run to run on the same configuration; kept in rounds.jsonl, left out of result.json.
+_VOLATILE = ("seconds", "train")
+
+
+@dataclass
+class Checkpoint:
+    """Everything needed to go on after `round`.
+
+    Attributes:
+        round: last finished round.
+        arrays: the global model.
+        server: state of the adversary and the strategy.
+        clients: state of the clients: record name -> client id -> array.
+    """
+
+    round: int
+    arrays: list[NDArray[Any]]
+    server: dict[str, NDArray[Any]] = field(default_factory=dict)
+    clients: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
+
+
+class Recorder:
+    """Writes config.toml, rounds.jsonl, checkpoint.pt, result.json and model.pt of one run."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Open (or make) the folder ``<out>/<name>/<config hash>-<seed>``."""
+        self.config = config
+        self.folder = Path(config.out) / config.run_name() / f"{config.config_hash()}-{config.seed}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.history: list[Record] = []
+        settings = {k: v for k, v in config.model_dump().items() if v is not None}
+        _write_atomically(self.folder / "config.toml", tomli_w.dumps(settings).encode())
+
+    @property
+    def finished(self) -> bool:
+        """Whether this run has been completed before."""
+        return (self.folder / "result.json").is_file()
+
+    def result(self) -> Record:
+        """The content of result.json."""
+        result: Record = json.loads((self.folder / "result.json").read_text())
+        return result
+
+    def restart(self) -> None:
+        """Forget what an earlier run of this configuration left."""
+        for name in ("rounds.jsonl", "checkpoint.pt", "result.json", "model.pt"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def resume(self) -> Checkpoint | None:
+        """Load the last checkpoint and the records up to it; None to start from the beginning."""
+        path = self.folder / "checkpoint.pt"
+        if not path.is_file():
+            self.restart()
+            return None
+        saved = torch.load(path, weights_only=True)
+        checkpoint = Checkpoint(
+            saved["round"],
+            [t.numpy() for t in saved["arrays"]],
+            {k: t.numpy() for k, t in saved["server"].items()},
+            {name: {k: t.numpy() for k, t in own.items()} for name, own in saved["clients"].items()},
+        )
+        lines = (self.folder / "rounds.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines if line.endswith("}")]
+        self.history = [record for record in records if record["round"] <= checkpoint.round]
+        text = "".join(_line(record) for record in self.history)
+        _write_atomically(self.folder / "rounds.jsonl", text.encode())
+        return checkpoint
+
+    def round(self, record: Record) -> None:
+        """Append a round's record."""
+        self.history.append(record)
+        with open(self.folder / "rounds.jsonl", "a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint."""
+        saved = {
+            "round": checkpoint.round,
+            "arrays": [torch.tensor(a) for a in checkpoint.arrays],
+            "server": {k: torch.tensor(a) for k, a in checkpoint.server.items()},
+            "clients": {
+                name: {k: torch.tensor(a) for k, a in own.items()} for name, own in checkpoint.clients.items()
+            },
+        }
+        aside = self.folder / "checkpoint.pt.new"
+        torch.save(saved, aside)
+        os.replace(aside, self.folder / "checkpoint.pt")
+
+    def finish(self, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Record:
+        """Write result.json and model.pt, a state dict for ``torch.load(..., weights_only=True)``."""
+        torch.save(
+            {n: torch.tensor(a) for n, a in zip(names, arrays, strict=True)}, self.folder / "model.pt"
+        )
+        result = summarise(self.history)
+        result.update(config=self.config.config_hash(), seed=self.config.seed, model=model_digest(arrays))
+        _write_atomically(
+            self.folder / "result.json", (json.dumps(_finite(result), indent=1, sort_keys=True) + "\n").encode()
+        )
+        return result
+
+
+def summarise(history: Sequence[Record]) -> Record:
+    """What does not depend on the machine: scores over rounds, and how well attackers were told apart."""
+    stable = [{k: v for k, v in record.items() if k not in _VOLATILE} for record in history]
+    scored = [record for record in stable if "accuracy" in record]
+    last = scored[-1] if scored else {}
+    return {
+        "rounds": len(history),
+        "accuracy": last.get("accuracy"),
+        "best_accuracy": max((record["accuracy"] for record in scored), default=None),
+        "top5": last.get("top5"),
+        "loss": last.get("loss"),
+        "kept": _mean([r["kept"] for r in stable if r.get("kept") is not None]),
+        "precision": _mean([r["precision"] for r in stable if r.get("precision") is not None]),
+        "recall": _mean([r["recall"] for r in stable if r.get("recall") is not None]),
+        "skipped": sum(record.get("skipped") is not None for record in stable),
+        "quarantined": sum(len(record.get("quarantined", ())) for record in stable),
+        "history": stable,
+    }
+
+
+def detection(excluded: set[int], byzantine: set[int]) -> tuple[float | None, float | None]:
+    """Precision and recall of an exclusion; None where there is nothing to divide by."""
+    hits = len(excluded & byzantine)
+    return (
+        hits / len(excluded) if excluded else None,
+        hits / len(byzantine) if byzantine else None,
+    )
+
+
+def model_digest(arrays: Sequence[NDArray[Any]]) -> str:
+    """SHA-256 of a model's bytes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(record), sort_keys=True) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN; a diverged loss is null."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    aside = path.with_name(path.name + ".new")
+    aside.write_bytes(content)
+    os.replace(aside, path)
