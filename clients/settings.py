@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +107,20 @@ class ClientSettings(BaseModel):
         return None if self.attack == "none" else ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=4)
+class DataSettings(NamedTuple):
+    """What a partitioned training set depends on; the key under which processes keep it."""
+
+    dataset: str
+    data: str
+    partition: str
+    clients: int
+    alpha: float
+    shards_per_client: int
+    min_size: int
+    max_samples: int
+    seed: int
+
+
 def training_data(settings: ClientSettings) -> tuple[Dataset, list[NDArray[np.int64]]]:
     """The data set of a run and the training indices of each client.
 
@@ -115,20 +128,19 @@ def training_data(settings: ClientSettings) -> tuple[Dataset, list[NDArray[np.in
         DataNotFoundError: see `load_dataset`.
         ValueError: see `make_partition`.
     """
-    dataset = load_dataset(settings.dataset, settings.data)
+    return _training_data(DataSettings(*(getattr(settings, name) for name in DataSettings._fields)))
+
+
+@lru_cache(maxsize=4)
+def _training_data(key: DataSettings) -> tuple[Dataset, list[NDArray[np.int64]]]:
+    dataset = load_dataset(key.dataset, key.data)
     labels = np.asarray(dataset.train_y)
     pool = np.arange(len(labels))
-    if settings.max_samples:
-        pool = np.sort(
-            numpy_generator(settings.seed, "max-samples").permutation(len(labels))[: settings.max_samples]
-        )
+    if key.max_samples:
+        order = numpy_generator(key.seed, "max-samples").permutation(len(labels))
+        pool = np.sort(order[: key.max_samples])
+    random = numpy_generator(key.seed, "partition")
     parts = make_partition(
-        settings.partition,
-        labels[pool],
-        settings.clients,
-        numpy_generator(settings.seed, "partition"),
-        settings.alpha,
-        settings.shards_per_client,
-        settings.min_size,
+        key.partition, labels[pool], key.clients, random, key.alpha, key.shards_per_client, key.min_size
     )
     return dataset, [pool[part] for part in parts]
