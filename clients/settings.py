@@ -74,9 +74,9 @@ class ClientSettings(BaseModel):
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of the local SGD steps")
     weight_decay: float = Field(0.0, ge=0, description="local weight decay")
     clip_norm: float = Field(0.0, ge=0, description="clip local gradients to this norm; 0 for never")
-    epochs: int = Field(1, ge=1, description="local epochs a round")
+    epochs: int = Field(2, ge=1, description="local epochs a round")
     batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
-    batch_size: int = Field(32, ge=1, description="local batch size")
+    batch_size: int = Field(16, ge=1, description="local batch size")
     local_momentum: float = Field(
         0.0, ge=0, lt=1, description="beta of the clients' own momentum m = (1-beta) g + beta m, which they upload"
     )

@@ -1,0 +1,7 @@
+"""Server side: configuration, adversary, engines, evaluation, results and the command line."""
+
+from byzflower.server.adversary import Adversary
+from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.inline import InlineGrid
+
+__all__ = ["Adversary", "ConfigError", "InlineGrid", "RunConfig"]

@@ -1,0 +1,212 @@
+"""The command line. Its options are the fields of `RunConfig`; nothing is listed twice."""
+
+import inspect
+import logging
+import os
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from byzflower.attacks import ATTACKS
+from byzflower.clients.settings import training_data
+from byzflower.datasets import DATASETS, DataNotFoundError, class_counts
+from byzflower.models import MODELS
+from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.plots import plot_accuracy, plot_partition
+from byzflower.server.recorder import Record, Recorder
+from byzflower.server.simulation import simulate
+from byzflower.strategies import STRATEGIES
+
+_console = Console()
+# The default job shows an attack that a plain mean does not survive and Multi-Krum does.
+_DEMO: dict[str, Any] = {"attack_options": "eps=10"}
+_DEMO_STRATEGIES = "fedavg,multikrum"
+
+
+def run(fresh: bool, list_names: bool, **options: Any) -> None:
+    """Train federated models under attack, once per strategy, and compare the defences."""
+    if list_names:
+        _list()
+        return
+    given = {name: value for name, value in options.items() if value is not None}
+    strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
+    if "attack" not in given:
+        given = {**_DEMO, **given}
+    try:
+        configs = [RunConfig.make({**given, "strategy": name.strip()}) for name in strategies]
+        _check_data(configs[0])
+        histories = _run_all(configs, fresh)
+    except (ConfigError, DataNotFoundError) as error:
+        for line in str(error).splitlines():
+            _console.print(f"[red]error:[/red] {line}", highlight=False, soft_wrap=True, markup=True)
+        raise typer.Exit(2) from None
+    if histories is None:
+        raise typer.Exit(130)
+    _report(configs, histories)
+
+
+def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
+    """Run each configuration; None if the user stopped it."""
+    results = []
+    for config in configs:
+        with _progress() as progress:
+            task = progress.add_task(config.strategy, total=config.rounds, score="starting")
+            outcome = simulate(config, _updater(progress, task), fresh=fresh)
+            progress.update(task, completed=config.rounds if not outcome.interrupted else None)
+        if outcome.interrupted:
+            _console.print(
+                f"stopped; the same command goes on from the last finished round: {outcome.recorder.folder}",
+                soft_wrap=True,
+            )
+            return None
+        results.append(outcome.result)
+    return results
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description:>12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[score]}"),
+        TimeRemainingColumn(),
+        console=_console,
+    )
+
+
+def _updater(progress: Progress, task: Any) -> Callable[[Record], None]:
+    def update(record: Record) -> None:
+        seconds = record.get("seconds", {}).get("round")
+        score = "" if record.get("accuracy") is None else f"accuracy {record['accuracy']:.3f}"
+        pace = "" if seconds is None else f"  {seconds:.2f} s/round"
+        progress.update(task, completed=record["round"], score=score + pace)
+
+    return update
+
+
+def _report(configs: list[RunConfig], results: list[Record]) -> None:
+    first = configs[0]
+    title = f"{first.dataset}, {first.clients} clients, {first.byzantine} Byzantine ({first.attack})"
+    table = Table(title=title)
+    for column in ("strategy", "accuracy", "kept of n", "precision", "recall", "quarantined"):
+        table.add_column(column, justify="left" if column == "strategy" else "right")
+    for config, result in zip(configs, results, strict=True):
+        kept = "all" if result["kept"] is None else f"{result['kept']:.1f} of {config.clients}"
+        table.add_row(
+            config.strategy,
+            _number(result["accuracy"]),
+            kept,
+            _number(result["precision"]),
+            _number(result["recall"]),
+            str(result["quarantined"]),
+        )
+    _console.print(table)
+    folders = [Recorder(config).folder for config in configs]
+    names = [config.strategy for config in configs]
+    histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
+    picture = plot_accuracy(histories, folders[-1] / "accuracy.png", title)
+    dataset, parts = training_data(first)
+    counts = class_counts(parts, dataset.train_y, dataset.num_classes)
+    partition = plot_partition(counts, folders[-1] / "partition.png", first.byzantine_ids())
+    for what, where in (("results", None), ("plot", picture), ("partition", partition)):
+        for path in folders if where is None else [where]:
+            _console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _check_data(config: RunConfig) -> None:
+    """Load (and, the first time, prepare) the data before any engine starts."""
+    try:
+        training_data(config.client_settings())
+    except ValueError as error:
+        raise ConfigError(f"clients/partition: {error}") from None
+
+
+def _list() -> None:
+    registries: dict[str, dict[str, Any]] = {
+        "strategies": STRATEGIES,
+        "attacks": ATTACKS,
+        "datasets": DATASETS,
+        "models": MODELS,
+    }
+    for kind, registry in registries.items():
+        table = Table(title=kind, title_justify="left", show_header=False, box=None)
+        for name in sorted(registry):
+            summary = (inspect.getdoc(registry[name]) or "").splitlines()[0]
+            table.add_row(f"[bold]{name}[/bold]", summary)
+        _console.print(table)
+
+
+def _option(name: str, field: Any) -> inspect.Parameter:
+    """The command-line option of one field of the configuration."""
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    if name == "strategy" or get_origin(kind) is dict:
+        kind = str
+    help_text = field.description
+    default = _DEMO_STRATEGIES if name == "strategy" else field.default
+    if name == "strategy":
+        help_text = "aggregation rules to run and compare, with commas between (see --list)"
+    if get_origin(kind) is Literal:
+        help_text += f": {', '.join(map(str, get_args(kind)))}"
+        kind = str
+    flag = f"--{name.replace('_', '-')}"
+    option = typer.Option(flag, help=f"{help_text} [default: {_shown(default)}]", show_default=False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _shown(default: object) -> str:
+    return "none" if default in ("", None, {}) else str(default)
+
+
+def _command() -> Callable[..., None]:
+    def command(**options: Any) -> None:
+        run(**options)
+
+    command.__doc__ = run.__doc__
+    extra = [
+        inspect.Parameter(
+            "fresh",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, typer.Option("--fresh", help="run again what is finished already")],
+        ),
+        inspect.Parameter(
+            "list_names",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[
+                bool, typer.Option("--list", help="show every strategy, attack, data set and model")
+            ],
+        ),
+    ]
+    fields = [_option(name, field) for name, field in RunConfig.model_fields.items()]
+    command.__signature__ = inspect.Signature([*fields, *extra])  # type: ignore[attr-defined]
+    return command
+
+
+def main() -> None:
+    """Entry point of ``python run_sim.py`` and of the ``byzflower`` command."""
+    for variable in ("RAY_USAGE_STATS_ENABLED", "FLWR_TELEMETRY_ENABLED"):
+        os.environ.setdefault(variable, "0")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(_command())
+    # `python run_sim.py` puts the repository's folders (datasets, server, ...) on the import path, and
+    # Ray passes it on to its workers, where they would shadow other packages of those names.
+    here = str(Path(__file__).resolve().parents[1])
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
+    app()

@@ -1,0 +1,58 @@
+"""Pictures of runs and partitions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from byzflower.server.recorder import Record
+
+
+def _figure(width: float, height: float) -> Figure:
+    """A figure of its own: pyplot's global state, and any display, stay untouched."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plot_accuracy(histories: Mapping[str, Sequence[Record]], path: Path, title: str) -> Path:
+    """Draw test accuracy over rounds, one line per name; returns the picture's path."""
+    figure = _figure(7, 4)
+    axes = figure.add_subplot()
+    for name, history in histories.items():
+        scored = [record for record in history if record.get("accuracy") is not None]
+        rounds, scores = [r["round"] for r in scored], [r["accuracy"] for r in scored]
+        axes.plot(rounds, scores, marker="o", markersize=3, label=name)
+    axes.set(xlabel="round", ylabel="test accuracy", ylim=(0, 1), title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def plot_partition(counts: NDArray[np.int64], path: Path, byzantine: frozenset[int] = frozenset()) -> Path:
+    """Draw how many samples of each class every client has; Byzantine clients are marked.
+
+    Args:
+        counts: (num_clients, num_classes).
+        path: of the picture.
+        byzantine: ids to mark.
+    """
+    figure = _figure(max(6.0, 0.22 * len(counts)), 4)
+    axes = figure.add_subplot()
+    clients: Any = np.arange(len(counts))
+    bottom = np.zeros(len(counts))
+    for label in range(counts.shape[1]):
+        axes.bar(clients, counts[:, label], bottom=bottom, width=0.85, label=str(label))
+        bottom += counts[:, label]
+    for client in sorted(byzantine):
+        axes.text(client, bottom[client], "✕", ha="center", va="bottom", color="crimson")
+    marked = " (✕: Byzantine)" if byzantine else ""
+    axes.set(xlabel="client" + marked, ylabel="training samples")
+    axes.legend(title="class", ncols=2, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=150)
+    return path
