@@ -33,7 +33,9 @@ def largest_hidden_z(num_clients: int, num_byzantine: int) -> float:
     supporters = math.floor(n / 2 + 1) - f
     share = (n - f - supporters) / (n - f) if n > f else 1.0
     if not 0 < share < 1:
-        raise ValueError(f"ALIE's formula needs 0 < (n-f-s)/(n-f) < 1, got {share:.3g} for n={n}, f={f}; set z")
+        raise ValueError(
+            f"ALIE's formula needs 0 < (n-f-s)/(n-f) < 1, got {share:.3g} for n={n}, f={f}; set z"
+        )
     return NormalDist().inv_cdf(share)
 
 

@@ -67,7 +67,9 @@ def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
     return ClientSettings.from_run_config(context.run_config)
 
 
-def _make_app(make: MakeClient, clients_of: ListClients, legacy_fn: Callable[[Context], NumPyClient]) -> ClientApp:
+def _make_app(
+    make: MakeClient, clients_of: ListClients, legacy_fn: Callable[[Context], NumPyClient]
+) -> ClientApp:
     """Flower answers legacy messages itself; a mod in front of it answers the others."""
 
     def answer(message: Message, context: Context, call_next: Any) -> Message:

@@ -57,7 +57,9 @@ class BenignClient(NumPyClient):  # type: ignore[misc]
         }
         return arrays, len(self.indices), metrics
 
-    def evaluate(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[float, int, dict[str, Scalar]]:
+    def evaluate(
+        self, parameters: NDArrays, config: dict[str, Scalar]
+    ) -> tuple[float, int, dict[str, Scalar]]:
         """Score the broadcast model on the client's own training samples."""
         model = self._model(parameters)
         x, y = self.dataset.train(self.indices)
@@ -96,8 +98,10 @@ class BenignClient(NumPyClient):  # type: ignore[misc]
             return layout.arrays(before - self._altered(row, layout, server_round)), loss
         gradients, loss = training.mean_gradient(model, batches, self.settings)
         layout = Layout.of(dict(zip(model.state_dict(), parameters, strict=True)))
-        row = layout.row(parameters) - layout.row(training.weights_of(model)) if layout.num_buffers else (
-            np.empty(layout.width, layout.row_dtype)
+        row = (
+            layout.row(parameters) - layout.row(training.weights_of(model))
+            if layout.num_buffers
+            else (np.empty(layout.width, layout.row_dtype))
         )
         _write_gradients(row, gradients)
         return layout.arrays(self._altered(row, layout, server_round)), loss

@@ -78,7 +78,10 @@ class ClientSettings(BaseModel):
     batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
     batch_size: int = Field(16, ge=1, description="local batch size")
     local_momentum: float = Field(
-        0.0, ge=0, lt=1, description="beta of the clients' own momentum m = (1-beta) g + beta m, which they upload"
+        0.0,
+        ge=0,
+        lt=1,
+        description="beta of the clients' own momentum m = (1-beta) g + beta m, which they upload",
     )
     seed: int = Field(1, ge=0, description="the run's one seed")
 
@@ -99,7 +102,9 @@ class ClientSettings(BaseModel):
             return frozenset()
         if self.byzantine_set == "first":
             return frozenset(range(self.byzantine))
-        drawn = numpy_generator(self.seed, "byzantine-set").choice(self.clients, self.byzantine, replace=False)
+        drawn = numpy_generator(self.seed, "byzantine-set").choice(
+            self.clients, self.byzantine, replace=False
+        )
         return frozenset(drawn.tolist())
 
     def make_attack(self) -> Attack | None:

@@ -82,9 +82,7 @@ def batch_indices(
         start += width
 
 
-def train_weights(
-    model: torch.nn.Module, batches: Batches, settings: ClientSettings
-) -> float:
+def train_weights(model: torch.nn.Module, batches: Batches, settings: ClientSettings) -> float:
     """Run the local optimizer over the batches, in place.
 
     Returns:

@@ -45,7 +45,8 @@ def _idx_arrays(root: Path, name: str) -> Arrays:
             _unpack(raw, place / name / "raw")
         try:
             splits = [
-                getattr(datasets, name)(str(place), train=train, download=raw is None) for train in (True, False)
+                getattr(datasets, name)(str(place), train=train, download=raw is None)
+                for train in (True, False)
             ]
         except (RuntimeError, OSError) as error:
             raise DataNotFoundError(

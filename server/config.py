@@ -164,7 +164,9 @@ class RunConfig(ClientSettings):
         Raises:
             ConfigError: one line per mistake, naming the option.
         """
-        unknown = [_unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields]
+        unknown = [
+            _unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
+        ]
         if unknown:
             raise ConfigError("\n".join(unknown))
         try:

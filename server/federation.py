@@ -54,9 +54,7 @@ class Federation:
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
         if attack is not None:
-            self.strategy = Adversary(
-                self.robust, attack, byzantine=config.byzantine_ids(), seed=config.seed
-            )
+            self.strategy = Adversary(self.robust, attack, byzantine=config.byzantine_ids(), seed=config.seed)
         dataset, _ = training_data(config.client_settings())
         model = build_model(
             config.model, dataset.input_shape, dataset.num_classes, seed_for(config.seed, "model")
@@ -117,7 +115,9 @@ class Federation:
         if server_round % self.config.eval_every == 0 or server_round == self.config.rounds:
             record.update(self.evaluate(self.arrays))
         ended = time.perf_counter()
-        attack = self.strategy.info.get("attack-seconds", 0.0) if isinstance(self.strategy, Adversary) else 0.0
+        attack = (
+            self.strategy.info.get("attack-seconds", 0.0) if isinstance(self.strategy, Adversary) else 0.0
+        )
         clients = self.robust.last_round.clients
         record["seconds"] = {
             "round": ended - started,
@@ -207,4 +207,3 @@ class Federation:
         if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
             raise RuntimeError("a node did not exchange its clients' state")
         return replies
-

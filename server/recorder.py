@@ -107,13 +107,12 @@ class Recorder:
 
     def finish(self, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Record:
         """Write result.json and model.pt, a state dict for ``torch.load(..., weights_only=True)``."""
-        torch.save(
-            {n: torch.tensor(a) for n, a in zip(names, arrays, strict=True)}, self.folder / "model.pt"
-        )
+        torch.save({n: torch.tensor(a) for n, a in zip(names, arrays, strict=True)}, self.folder / "model.pt")
         result = summarise(self.history)
         result.update(config=self.config.config_hash(), seed=self.config.seed, model=model_digest(arrays))
         _write_atomically(
-            self.folder / "result.json", (json.dumps(_finite(result), indent=1, sort_keys=True) + "\n").encode()
+            self.folder / "result.json",
+            (json.dumps(_finite(result), indent=1, sort_keys=True) + "\n").encode(),
         )
         return result
 

@@ -102,7 +102,9 @@ def gpus_per_node(config: RunConfig, nodes: int, gpus: float) -> float:
     if config.num_gpus < 0:
         return min(gpus, 1.0) / nodes if gpus else 0.0
     if config.num_gpus > gpus:
-        raise ConfigError(f"num-gpus: {config.num_gpus:g} per node asked for, but there are {gpus:g} GPUs here")
+        raise ConfigError(
+            f"num-gpus: {config.num_gpus:g} per node asked for, but there are {gpus:g} GPUs here"
+        )
     return config.num_gpus
 
 
@@ -119,11 +121,15 @@ def _connect(config: RunConfig) -> tuple[float, float]:
         try:
             ray.init(address=config.ray_address, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"ray-address: no Ray cluster at {config.ray_address!r} ({error!s:.200})") from None
+            raise ConfigError(
+                f"ray-address: no Ray cluster at {config.ray_address!r} ({error!s:.200})"
+            ) from None
         resources: dict[str, Any] = ray.cluster_resources()
         cpus, gpus = float(resources.get("CPU", 0)), float(resources.get("GPU", 0))
     if config.num_cpus > cpus:
-        raise ConfigError(f"num-cpus: {config.num_cpus:g} per node asked for, but there are {cpus:g} CPUs here")
+        raise ConfigError(
+            f"num-cpus: {config.num_cpus:g} per node asked for, but there are {cpus:g} CPUs here"
+        )
     return cpus, gpus
 
 

@@ -128,7 +128,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         cap = self.max_client_weight
         _check(cap is None or 0 < cap <= 1, "max_client_weight must be in (0, 1]", cap)
         _check(self.max_skipped_rounds >= 1, "max_skipped_rounds must be at least 1", self.max_skipped_rounds)
-        _check(self.num_clients is None or self.num_clients >= 1, "num_clients must be positive", self.num_clients)
+        _check(
+            self.num_clients is None or self.num_clients >= 1,
+            "num_clients must be positive",
+            self.num_clients,
+        )
         self.last_round = RoundRecord(0)
         self._layout: Layout | None = None
         self._global: NDArray[Any] = np.empty(0)
@@ -392,7 +396,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                     clients.append((size, metrics))
         return self._average(clients, self.evaluate_metrics_aggr_fn)
 
-    def _average(self, clients: Sequence[tuple[float, dict[str, float]]], average: Any) -> MetricRecord | None:
+    def _average(
+        self, clients: Sequence[tuple[float, dict[str, float]]], average: Any
+    ) -> MetricRecord | None:
         """Average the metrics that most clients report, over the clients that report them all, finite."""
         counts: dict[str, int] = {}
         for _, metrics in clients:
@@ -400,7 +406,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 counts[key] = counts.get(key, 0) + math.isfinite(value)
         keys = [key for key, count in counts.items() if 2 * count > len(clients)]
         contents = [
-            RecordDict({"metrics": MetricRecord({self.weighted_by_key: size, **{k: metrics[k] for k in keys}})})
+            RecordDict(
+                {"metrics": MetricRecord({self.weighted_by_key: size, **{k: metrics[k] for k in keys}})}
+            )
             for size, metrics in clients
             if all(math.isfinite(metrics.get(k, math.nan)) for k in keys)
         ]
@@ -484,9 +492,7 @@ def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tenso
         weights = torch.where(capped, cap, share * free)
 
 
-def _mean_of_kept(
-    buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor
-) -> NDArray[Any]:
+def _mean_of_kept(buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor) -> NDArray[Any]:
     """Mean of the batch-norm statistics over the clients that the rule kept (all, if it keeps none out)."""
     kept = buffers if result.selected is None else buffers[result.selected]
     mean: NDArray[Any] = kept.double().mean(dim=0).cpu().numpy()
@@ -526,4 +532,3 @@ def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
 def _check(condition: bool, requirement: str, value: object) -> None:
     if not condition:
         raise ValueError(f"{requirement}, got {value!r}")
-

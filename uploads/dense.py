@@ -63,9 +63,7 @@ class DenseUpload(Upload):
         """
         if len(arrays) != len(layout.names):
             raise Rejected(f"{len(arrays)} arrays, expected {len(layout.names)}")
-        for name, array, shape, dtype in zip(
-            layout.names, arrays, layout.shapes, layout.dtypes, strict=True
-        ):
+        for name, array, shape, dtype in zip(layout.names, arrays, layout.shapes, layout.dtypes, strict=True):
             if array.shape != shape:
                 raise Rejected(f"array {name!r} has shape {array.shape}, expected {shape}")
             if array.dtype != dtype:

@@ -47,9 +47,7 @@ class MemoryArray(Array):
         ndarray = np.ascontiguousarray(ndarray)
         view = ndarray.view()
         view.flags.writeable = False
-        self.__dict__.update(
-            _ndarray=view, dtype=str(view.dtype), shape=tuple(view.shape), stype=_NPY_STYPE
-        )
+        self.__dict__.update(_ndarray=view, dtype=str(view.dtype), shape=tuple(view.shape), stype=_NPY_STYPE)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -171,9 +169,7 @@ def error_reply(message: Message, error: BaseException) -> Message:
     return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
 
 
-def run_on_ray(
-    server_app: Any, client_app: Any, num_nodes: int, backend_config: dict[str, Any]
-) -> None:
+def run_on_ray(server_app: Any, client_app: Any, num_nodes: int, backend_config: dict[str, Any]) -> None:
     """Run both apps on Flower's Ray engine in this process; a ServerApp's exception is re-raised."""
     run_simulation: Callable[..., None] = importlib.import_module("flwr.simulation").run_simulation
     run_simulation(

@@ -250,4 +250,3 @@ def _common_keys(metrics: Sequence[Mapping[str, float]]) -> list[str]:
     if not metrics:
         return []
     return [key for key in metrics[0] if all(key in m for m in metrics)]
-
