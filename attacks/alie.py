@@ -24,7 +24,7 @@ def alie(benign: torch.Tensor, z: float, sign: int = -1) -> torch.Tensor:
 
 
 def largest_hidden_z(num_clients: int, num_byzantine: int) -> float:
-    """z = Phi^-1((n - f - s) / (n - f)) with s = floor(n/2 + 1) - f supporters needed for a majority.
+    """Return z = Phi^-1((n - f - s) / (n - f)) with s = floor(n/2 + 1) - f supporters needed for a majority.
 
     Raises:
         ValueError: the formula has no finite value, i.e. f outside 1 <= f <= n/2 or so.

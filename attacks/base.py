@@ -1,6 +1,6 @@
 """What an attack is, what it knows, and when it acts."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
@@ -22,7 +22,7 @@ class Knowledge(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
+class Attack:
     """An attack's parameters. Outside of its window the Byzantine clients behave honestly.
 
     Attributes:

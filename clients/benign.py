@@ -19,7 +19,7 @@ from byzflower.uploads.layout import Layout
 _MOMENTUM = "local-momentum"
 
 
-class BenignClient(NumPyClient):  # type: ignore[misc]
+class BenignClient(NumPyClient):
     """Trains the global model on its own data and uploads its weights, or a gradient.
 
     ``config["upload"]`` says which ("weights" by default). Whatever must survive a round, i.e. the
@@ -115,14 +115,15 @@ class BenignClient(NumPyClient):  # type: ignore[misc]
         return row
 
     def _with_momentum(self, gradient: NDArray[Any]) -> NDArray[Any]:
-        """m = (1 - beta) g + beta m, kept in the node's state (ROP, Algorithm 1); m = 0 at first."""
+        """Return m = (1 - beta) g + beta m, kept in the node's state (ROP, Algorithm 1); m = 0 at first."""
         beta = self.settings.local_momentum
-        record = self.state.setdefault(_MOMENTUM, ArrayRecord())
+        record = self.state.array_records.get(_MOMENTUM, ArrayRecord())
         key = str(self.client_id)
-        momentum = gradient * gradient.dtype.type(1 - beta)
+        momentum: NDArray[Any] = gradient * gradient.dtype.type(1 - beta)
         if key in record:
             momentum += array_view(record[key]) * gradient.dtype.type(beta)
         record[key] = MemoryArray(momentum)
+        self.state[_MOMENTUM] = record
         return momentum
 
     def _model(self, parameters: NDArrays) -> torch.nn.Module:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from flwr.client import NumPyClient
-from flwr.common import MetricRecord, NDArrays, RecordDict, Scalar
+from flwr.common import MetricRecord, NDArrays, RecordDict
 
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected
 from byzflower.uploads.dense import DenseUpload
@@ -17,7 +17,7 @@ ClientFactory = Callable[[int], NumPyClient]
 
 
 def fit_one(
-    client: NumPyClient, names: Sequence[str], parameters: NDArrays, config: Mapping[str, Scalar]
+    client: NumPyClient, names: Sequence[str], parameters: NDArrays, config: Mapping[str, Any]
 ) -> RecordDict:
     """Train one client and answer as any Flower client would.
 
@@ -34,7 +34,7 @@ def fit_cohort(
     factory: ClientFactory,
     names: Sequence[str],
     parameters: NDArrays,
-    config: Mapping[str, Scalar],
+    config: Mapping[str, Any],
 ) -> RecordDict:
     """Train several clients, in the order of `clients`, and answer with one matrix.
 
@@ -66,7 +66,7 @@ def fit_cohort(
 
 
 def evaluate_cohort(
-    clients: Sequence[int], factory: ClientFactory, parameters: NDArrays, config: Mapping[str, Scalar]
+    clients: Sequence[int], factory: ClientFactory, parameters: NDArrays, config: Mapping[str, Any]
 ) -> RecordDict:
     """Let several clients score the model; their metrics travel as lists."""
     columns: dict[str, list[float]] = {}
@@ -78,13 +78,13 @@ def evaluate_cohort(
     return RecordDict({"metrics": record})
 
 
-def evaluate_one(client: NumPyClient, parameters: NDArrays, config: Mapping[str, Scalar]) -> RecordDict:
+def evaluate_one(client: NumPyClient, parameters: NDArrays, config: Mapping[str, Any]) -> RecordDict:
     """Let one client score the model and answer as any Flower client would."""
     loss, num_examples, metrics = client.evaluate(parameters, dict(config))
     return RecordDict({"metrics": _metric_record(num_examples, {**metrics, "loss": loss})})
 
 
-def _metric_record(num_examples: Any, metrics: Mapping[str, Scalar]) -> MetricRecord:
+def _metric_record(num_examples: Any, metrics: Mapping[str, Any]) -> MetricRecord:
     client = {CLIENT_ID: metrics[CLIENT_ID]} if CLIENT_ID in metrics else {}
     return MetricRecord({**client, NUM_EXAMPLES: num_examples, **_numbers(metrics)})
 

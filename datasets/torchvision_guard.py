@@ -18,7 +18,7 @@ def import_torchvision(module: str = "torchvision.datasets") -> ModuleType:
     import torch
 
     if not _declared and not torch.cuda.is_available() and torch.version.cuda is None:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)  # operators vanish with the library object

@@ -31,4 +31,5 @@ class CNN(nn.Module):
         """Return logits: (b, c, h, w) -> (b, num_classes)."""
         x = F.max_pool2d(torch.relu(self.conv1(x)), 2)
         x = F.max_pool2d(torch.relu(self.conv2(x)), 2)
-        return self.output(torch.relu(self.hidden(x.flatten(1))))
+        logits: torch.Tensor = self.output(torch.relu(self.hidden(x.flatten(1))))
+        return logits

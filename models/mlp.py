@@ -16,4 +16,5 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits: (b, *input_shape) -> (b, num_classes)."""
-        return self.output(torch.relu(self.hidden(x.flatten(1))))
+        logits: torch.Tensor = self.output(torch.relu(self.hidden(x.flatten(1))))
+        return logits

@@ -22,7 +22,7 @@ from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply, encode_upload
 
 
-class Adversary(Strategy):  # type: ignore[misc]
+class Adversary(Strategy):
     """Rewrite the Byzantine clients' replies just before a strategy aggregates them.
 
     Only the server sees all uploads, so this is where OMNISCIENT and COLLUDING attacks are simulated.

@@ -149,7 +149,8 @@ class RunConfig(ClientSettings):
     def config_hash(self) -> str:
         """Hash of everything that results depend on, but the seed."""
         content = {k: v for k, v in self.model_dump().items() if k not in _EXECUTION | {"seed"}}
-        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5).hexdigest()
+        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5)
+        return str(digest.hexdigest())
 
     def run_name(self) -> str:
         """The run's name: given, or data set, attack and strategy."""

@@ -122,7 +122,7 @@ class Federation:
         record["seconds"] = {
             "round": ended - started,
             "wait": answered - waited,
-            "train": float(train.pop("train-seconds", 0.0)) * len(clients),
+            "train": _number(train.pop("train-seconds", 0.0)) * len(clients),
             "attack": attack,
             **self.robust.last_round.seconds,
             "server": aggregated - answered,
@@ -198,7 +198,7 @@ class Federation:
                 name: array_record({str(c): arrays[str(c)] for c in clients if str(c) in arrays})
                 for name, arrays in state.items()
             }
-            contents.append((node, RecordDict(own)))
+            contents.append((node, RecordDict({**own})))
         self._query(grid, contents)
 
     def _query(self, grid: Grid, contents: Sequence[tuple[int, RecordDict]]) -> list[Message]:
@@ -207,3 +207,7 @@ class Federation:
         if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
             raise RuntimeError("a node did not exchange its clients' state")
         return replies
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

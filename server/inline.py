@@ -23,7 +23,7 @@ _RUN_ID = 1
 _SERVER_NODE = 1
 
 
-class InlineGrid(Grid):  # type: ignore[misc]
+class InlineGrid(Grid):
     """Virtual nodes as plain objects, served by a few threads.
 
     Messages, contexts and errors are what Flower's own engine would deliver; arrays are passed by
@@ -59,7 +59,7 @@ class InlineGrid(Grid):  # type: ignore[misc]
         }
         self._pool = ThreadPoolExecutor(num_workers or os.cpu_count(), thread_name_prefix="client")
         self._ids = itertools.count(1)
-        self._replies: dict[str, Future[Message]] = {}
+        self._replies: dict[str, Future[Message | None]] = {}
 
     def set_run(self, run: Any) -> None:
         """Nothing to do: there is one run."""
@@ -117,12 +117,12 @@ class InlineGrid(Grid):  # type: ignore[misc]
         """End the threads, without waiting for clients that hang."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _serve(self, message: Message) -> Message:
+    def _serve(self, message: Message) -> Message | None:
         node = message.metadata.dst_node_id
         try:
-            reply: Message = self._app(message, self._contexts[node])
-            if reply is None:
-                return reply
+            reply: Message | None = self._app(message, self._contexts[node])
+            if reply is None:  # to Flower's engine, too, no reply means silence
+                return None
         except Exception as error:  # as the engine does: the server sees an error reply
             reply = error_reply(message, error)
         set_message_id(reply, f"reply-{message.metadata.message_id}")

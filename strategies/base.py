@@ -316,7 +316,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         step[layout.d :] = _mean_of_kept(rows[:, layout.d :], result, weights)
         self._note(matrix.client_ids, result)
         step[: layout.d] *= self.server_lr
-        return np.subtract(self._global, step, out=step)
+        new: NDArray[Any] = np.subtract(self._global, step, out=step)
+        return new
 
     def _note(self, clients: list[int], result: AggregationResult) -> None:
         record = self.last_round
@@ -526,7 +527,7 @@ def wait_for_nodes(grid: Grid, minimum: int, poll_seconds: float = 0.05, timeout
 
 def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
     asked = message.content.config_records[configrecord_key].get(CLIENT_IDS, [])
-    return list(asked) if isinstance(asked, list) else []
+    return [int(client) for client in asked] if isinstance(asked, list) else []
 
 
 def _check(condition: bool, requirement: str, value: object) -> None:

@@ -45,7 +45,8 @@ def require_matrix(gradients: torch.Tensor) -> tuple[int, int]:
     """
     if gradients.ndim != 2 or not gradients.is_floating_point():
         raise ValueError(
-            f"gradients must be a floating-point (n, d) tensor, got {gradients.dtype} {tuple(gradients.shape)}"
+            f"gradients must be a floating-point (n, d) tensor, "
+            f"got {gradients.dtype} {tuple(gradients.shape)}"
         )
     require(gradients.shape[0] >= 1, "aggregation", "n >= 1", gradients.shape[0])
     return gradients.shape[0], gradients.shape[1]

@@ -10,20 +10,8 @@ from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
-from flwr.common import Array, ArrayRecord, Message, RecordDict
+from flwr.common import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
-from flwr.common.message import Error
-
-try:  # flwr < 1.30 or so
-    _legacy_records = importlib.import_module("flwr.common.recorddict_compat")
-except ModuleNotFoundError:
-    _legacy_records = importlib.import_module("flwr.compat.common.recorddict_compat")
-
-recorddict_to_fitins = _legacy_records.recorddict_to_fitins
-recorddict_to_evaluateins = _legacy_records.recorddict_to_evaluateins
-fitres_to_recorddict = _legacy_records.fitres_to_recorddict
-evaluateres_to_recorddict = _legacy_records.evaluateres_to_recorddict
-getparametersres_to_recorddict = _legacy_records.getparametersres_to_recorddict
 
 _NPY_STYPE = "numpy.ndarray"
 _MAX_HEADER_BYTES = 4096

@@ -236,9 +236,10 @@ def _only(records: Mapping[str, Any], kind: str) -> Any:
 
 
 def _failed_clients(content: RecordDict) -> list[Rejection]:
-    record = content.config_records.get(FAILED, {})
-    faults = []
-    for client, reason in record.items():
+    faults: list[Rejection] = []
+    if FAILED not in content.config_records:
+        return faults
+    for client, reason in content.config_records[FAILED].items():
         try:
             faults.append(Rejection(int(client), f"{reason!s:.300}"))
         except ValueError:
