@@ -182,7 +182,7 @@ class RunConfig(ClientSettings):
 
 
 def _readable(error: Any) -> str:
-    message = error["msg"].removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     where = ".".join(str(part) for part in error["loc"])
     if not where:
         return message

@@ -2,7 +2,7 @@
 
 import torch
 
-_BLOCK_COLUMNS = 1 << 14
+_BLOCK_COLUMNS = 1 << 12
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
 _CANCELLATION = 0.05

@@ -1,0 +1,255 @@
+"""Properties that every rule must have, and agreement with slow references written here."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from byzflower.strategies import (
+    AggregationResult,
+    TooFewClients,
+    krum,
+    mean,
+    median,
+    multi_krum,
+    trimmed_mean,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.compat
+
+RULES = {
+    "mean": lambda x, f: mean(x),
+    "median": lambda x, f: median(x),
+    "trimmed_mean": trimmed_mean,
+    "krum": krum,
+    "multi_krum": multi_krum,
+}
+WITHIN_HULL_OF_HONEST = ["median", "trimmed_mean"]
+
+
+def slow_mean(x, f):
+    return [sum(float(v) for v in column) / len(x) for column in x.T]
+
+
+def slow_median(x, f):
+    out = []
+    for column in x.T:
+        ordered = sorted(float(v) for v in column)
+        n = len(ordered)
+        out.append(ordered[n // 2] if n % 2 else (ordered[n // 2 - 1] + ordered[n // 2]) / 2)
+    return out
+
+
+def slow_trimmed_mean(x, f):
+    out = []
+    for column in x.T:
+        kept = sorted(float(v) for v in column)[f : len(x) - f]
+        out.append(sum(kept) / len(kept))
+    return out
+
+
+def slow_krum_order(x, f):
+    n = len(x)
+    scores = []
+    for i in range(n):
+        to_others = sorted(
+            sum((float(a) - float(b)) ** 2 for a, b in zip(x[i], x[j], strict=True)) for j in range(n) if j != i
+        )
+        scores.append(sum(to_others[: n - f - 2]))
+    return sorted(range(n), key=lambda i: (scores[i], i)), scores
+
+
+def slow_krum(x, f):
+    return x[slow_krum_order(x, f)[0][0]]
+
+
+def slow_multi_krum(x, f):
+    chosen = slow_krum_order(x, f)[0][: len(x) - f]
+    return slow_mean(x[chosen], f)
+
+
+SLOW = {
+    "mean": slow_mean,
+    "median": slow_median,
+    "trimmed_mean": slow_trimmed_mean,
+    "krum": slow_krum,
+    "multi_krum": slow_multi_krum,
+}
+
+
+@st.composite
+def matrices(draw, kinds=("normal", "heavy", "tied", "offset")):
+    f = draw(st.integers(0, 4))
+    n = draw(st.integers(2 * f + 3, 2 * f + 12))
+    d = draw(st.integers(1, 40))
+    kind = draw(st.sampled_from(kinds))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    x = {
+        "normal": lambda: random.normal(size=(n, d)),
+        "heavy": lambda: random.standard_t(1, size=(n, d)),
+        "tied": lambda: random.integers(-1, 2, size=(n, d)).astype(float),
+        "offset": lambda: 1 + 1e-4 * random.normal(size=(n, d)),
+    }[kind]()
+    return x.astype(np.float32), f
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=40, deadline=None)
+@given(matrices())
+def test_agrees_with_a_slow_reference(rule, case):
+    x, f = case
+    fast = RULES[rule](torch.from_numpy(x), f).gradient.numpy()
+    np.testing.assert_allclose(fast, SLOW[rule](x, f), rtol=2e-5, atol=2e-6 * np.abs(x).max())
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=25, deadline=None)
+@given(matrices(kinds=("normal", "heavy")), st.randoms(use_true_random=False))
+def test_order_of_clients_does_not_matter(rule, case, random):
+    x, f = case
+    order = list(range(len(x)))
+    random.shuffle(order)
+    one = RULES[rule](torch.from_numpy(x), f)
+    other = RULES[rule](torch.from_numpy(x[order]), f)
+    np.testing.assert_allclose(one.gradient, other.gradient, rtol=1e-5, atol=1e-6 * np.abs(x).max())
+    if one.selected is not None:
+        assert one.selected[order].tolist() == other.selected.tolist()
+
+
+@pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=25, deadline=None)
+@given(matrices(kinds=("normal",)), st.floats(-10, 10), st.sampled_from([0.25, 2.0, 64.0]))
+def test_moves_and_scales_with_its_input(rule, case, shift, scale):
+    x, f = case
+    before = RULES[rule](torch.from_numpy(x), f).gradient
+    after = RULES[rule](torch.from_numpy(x * np.float32(scale) + np.float32(shift)), f).gradient
+    np.testing.assert_allclose(after, before * scale + shift, rtol=1e-4, atol=1e-4 * (scale + abs(shift)))
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("n", [3, 4, 9, 64])
+def test_equal_rows_give_that_row(rule, n):
+    row = torch.randn(50, generator=torch.Generator().manual_seed(n))
+    result = RULES[rule](row.expand(n, -1).clone(), 0)
+    torch.testing.assert_close(result.gradient, row, rtol=1e-6, atol=1e-7)
+
+
+def test_no_byzantine_clients():
+    x = torch.randn(9, 30, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(trimmed_mean(x, 0).gradient, x.mean(0))
+    torch.testing.assert_close(multi_krum(x, 0).gradient, x.mean(0))
+
+
+@pytest.mark.parametrize("rule", WITHIN_HULL_OF_HONEST)
+@settings(max_examples=40, deadline=None)
+@given(matrices(), st.sampled_from([-1e30, -5.0, 3.0, 1e19, 1e30]))
+def test_stays_within_the_honest_hull(rule, case, lie):
+    x, f = case
+    honest = x.copy()
+    x = np.concatenate([honest, np.full((f, x.shape[1]), lie, np.float32)])
+    out = RULES[rule](torch.from_numpy(x), f).gradient.numpy()
+    slack = 1e-6 * np.abs(honest).max()
+    assert (out >= honest.min(0) - slack).all()
+    assert (out <= honest.max(0) + slack).all()
+
+
+@pytest.mark.parametrize("rule", ["krum", "multi_krum"])
+@pytest.mark.parametrize("lie", [1e4, 1e19, 1e30, 3e38])
+@pytest.mark.parametrize("first", [True, False])
+def test_selection_drops_obvious_outliers(rule, lie, first):
+    random = np.random.default_rng(1)
+    honest = random.normal(size=(13, 200)).astype(np.float32)
+    lies = np.full((5, 200), lie, np.float32) * random.choice([-1, 1], size=(5, 1)).astype(np.float32)
+    x = np.concatenate([lies, honest] if first else [honest, lies])
+    result = RULES[rule](torch.from_numpy(x), 5)
+    byzantine = result.selected[:5] if first else result.selected[13:]
+    assert not byzantine.any()
+    assert torch.isfinite(result.gradient).all()
+
+
+@pytest.mark.parametrize("rule", ["krum", "multi_krum"])
+def test_selection_sees_small_differences_between_large_rows(rule):
+    """Rows of size 1 that differ by 1e-6: lost in a float32 Gram matrix of the rows themselves."""
+    random = np.random.default_rng(2)
+    base = random.normal(size=20_000).astype(np.float32)
+    noise = 1e-6 * random.normal(size=(15, 20_000))
+    noise[:4] *= 6
+    x = (base + noise).astype(np.float32)
+    result = RULES[rule](torch.from_numpy(x), 4)
+    assert not result.selected[:4].any()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_input_is_left_alone(rule):
+    x = torch.randn(11, 17, generator=torch.Generator().manual_seed(3))
+    before = x.clone()
+    result = RULES[rule](x, 2)
+    assert isinstance(result, AggregationResult)
+    result.gradient.add_(1)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n", "f", "text"),
+    [
+        ("trimmed_mean", 4, 2, "TrimmedMean needs n > 2f, got n=4, f=2"),
+        ("krum", 6, 2, r"Krum needs n > 2f \+ 2, got n=6, f=2"),
+        ("multi_krum", 5, 2, r"MultiKrum needs n > 2f \+ 2, got n=5, f=2"),
+        ("median", 0, 0, "n >= 1, got n=0"),
+        ("mean", 0, 0, "n >= 1, got n=0"),
+    ],
+)
+def test_too_few_clients_is_said_with_the_numbers(rule, n, f, text):
+    with pytest.raises(TooFewClients, match=text):
+        RULES[rule](torch.zeros(n, 3), f)
+
+
+@pytest.mark.parametrize("rule", ["trimmed_mean", "krum", "multi_krum"])
+def test_negative_f_is_refused(rule):
+    with pytest.raises(ValueError, match="num_byzantine must not be negative, got -1"):
+        RULES[rule](torch.zeros(5, 3), -1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_only_matrices_of_floats(rule):
+    for wrong in (torch.zeros(5), torch.zeros(5, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"floating-point \(n, d\)"):
+            RULES[rule](wrong, 0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_float32_agrees_with_float64(rule):
+    x = torch.randn(21, 5000, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    narrow, wide = RULES[rule](x.float(), 4), RULES[rule](x, 4)
+    torch.testing.assert_close(narrow.gradient.double(), wide.gradient, rtol=1e-5, atol=1e-6)
+    assert wide.gradient.dtype == torch.float64
+
+
+def test_weights_of_the_mean():
+    x = torch.arange(6.0).view(3, 2)
+    weights = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    assert mean(x, weights).gradient.tolist() == [1.5, 2.5]
+
+
+def test_weighted_multi_krum_weights_only_what_it_selects():
+    x = torch.cat([torch.randn(9, 5, generator=torch.Generator().manual_seed(5)), torch.full((2, 5), 100.0)])
+    weights = torch.full((11,), 0.05, dtype=torch.float64)
+    weights[-1] = 0.5  # a rejected client claims half of all examples
+    result = multi_krum(x, 2, weights=weights)
+    assert result.weights[-1] == 0
+    assert float(result.weights.sum()) == pytest.approx(1)
+    assert result.gradient.abs().max() < 10
+
+
+def test_ties_break_by_the_lower_index():
+    rows = torch.tensor([[0.0], [0.0], [1.0], [1.0], [0.0], [1.0], [1.0], [0.0]])
+    assert krum(rows, 1).selected.tolist() == [True] + [False] * 7
+
+
+@pytest.mark.parametrize(("n", "d"), itertools.product([1, 2, 5, 64], [1, 7, 300_000]))
+def test_blocks_cover_every_column(n, d):
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(d))
+    np.testing.assert_allclose(median(x).gradient, np.median(x.numpy(), axis=0), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(mean(x).gradient, x.mean(0), rtol=1e-5, atol=1e-6)
