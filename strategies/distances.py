@@ -31,8 +31,9 @@ def _distances_from(gradients: torch.Tensor, rows: torch.Tensor) -> tuple[torch.
     """Distances among `rows` relative to the first of them, and which pairs lost their digits."""
     gram, norms = _centred_gram(gradients, rows)
     total = norms[:, None] + norms[None, :]
-    block = (total - 2 * gram).clamp_(min=0)
-    block.fill_diagonal_(0)
+    # A matrix product is symmetric only up to rounding; mutual neighbours must tie exactly.
+    block = (total - 2 * gram).clamp_(min=0).tril_(-1)
+    block += block.T.clone()
     # The origin's own distances are sums of squares: exact.
     block[0], block[:, 0] = norms, norms
     unreliable = block < _CANCELLATION * total
