@@ -125,8 +125,6 @@ class RunConfig(ClientSettings):
             seed=self.seed,
             fraction_train=self.fraction_train,
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
-            min_train_nodes=1,
-            min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
 

@@ -122,6 +122,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.num_clients = options.pop("num_clients", None)
         self.seed = options.pop("seed", 0)
         self.device = torch.device(options.pop("device", "cpu"))
+        if self.num_clients is not None:  # one node may host them all
+            for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
+                options.setdefault(name, 1)  # type: ignore[misc]
         super().__init__(**options)  # type: ignore[misc]
         _check(self.server_lr > 0, "server_lr must be positive", self.server_lr)
         _check(self.upload in ("weights", "gradient"), "upload must be weights or gradient", self.upload)
@@ -185,6 +188,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
         )
         self._asked = {m.metadata.dst_node_id: _asked_clients(m, self.configrecord_key) for m in messages}
+        if self._roster.assigned:
+            self._roster.ask(client for clients in self._asked.values() for client in clients)
         self.last_round.bytes_down = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
         return messages
 
@@ -261,7 +266,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         uploads, rejections = collect_uploads(
             replies, self.upload_kind, layout, self._roster, self.weighted_by_key
         )
-        rejections += self._silent({m.metadata.src_node_id for m in replies})
+        rejections += self._silent({m.metadata.src_node_id for m in replies}, uploads, rejections)
         self.last_round.seconds["decode"] = time.perf_counter() - started
         row = self.aggregate_uploads(uploads, rejections)
         metrics = self._train_metrics(uploads)
@@ -340,13 +345,21 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 f"(max_skipped_rounds={self.max_skipped_rounds}); the last because {record.skipped}"
             )
 
-    def _silent(self, answered: set[int]) -> list[Rejection]:
-        silent = {node: clients for node, clients in self._asked.items() if node not in answered}
-        return [
-            Rejection(client, "no reply in time")
-            for node, clients in silent.items()
-            for client in clients or self._roster.clients_of(node)
-        ]
+    def _silent(
+        self, answered: set[int], uploads: Sequence[Upload], rejections: Sequence[Rejection]
+    ) -> list[Rejection]:
+        """Everybody who was asked and of whom nothing was heard, neither an upload nor a fault."""
+        heard = {client for upload in uploads for client in upload.client_ids}
+        heard.update(client for client, _ in rejections)
+        silent = []
+        for node, clients in self._asked.items():
+            if node not in answered:
+                missing = clients or self._roster.clients_of(node)
+                silent += [Rejection(client, "no reply in time") for client in missing]
+            else:
+                reason = "not in its node's reply"
+                silent += [Rejection(client, reason) for client in clients if client not in heard]
+        return silent
 
     def _require_layout(self) -> Layout:
         if self._layout is None:

@@ -32,7 +32,7 @@ class MemoryArray(Array):
     __qualname__ = "Array"
 
     def __init__(self, ndarray: np.ndarray[Any, Any]) -> None:
-        ndarray = np.ascontiguousarray(ndarray)
+        ndarray = np.asarray(ndarray, order="C")  # np.ascontiguousarray would make scalars 1-d
         view = ndarray.view()
         view.flags.writeable = False
         self.__dict__.update(_ndarray=view, dtype=str(view.dtype), shape=tuple(view.shape), stype=_NPY_STYPE)

@@ -30,10 +30,15 @@ class Roster:
 
     def __init__(self, assignment: Mapping[int, Sequence[int]] | None = None):
         self.assigned = assignment is not None
+        self._asked: frozenset[int] | None = None
         self._owner: dict[int, int] = {}
         self._client_of: dict[int, int] = {}
         for node, clients in (assignment or {}).items():
             self._owner.update(dict.fromkeys(clients, node))
+
+    def ask(self, clients: Iterable[int]) -> None:
+        """Let only these clients, of an assignment, answer this round."""
+        self._asked = frozenset(clients)
 
     def fault(self, node: int, client: int) -> str | None:
         """Say why `node` may not speak for `client`, or None; binds the pair at first sight."""
@@ -42,6 +47,8 @@ class Roster:
                 return f"unknown client id {client}"
             if self._owner[client] != node:
                 return f"client id {client} belongs to another node"
+            if self._asked is not None and client not in self._asked:
+                return f"client {client} was not asked this round"
             return None
         if self._owner.setdefault(client, node) != node:
             return f"client id {client} belongs to another node"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from byzflower.strategies.distances import squared_distances
 
 
@@ -15,11 +16,15 @@ CASES = {
     "normal": lambda r: r.normal(size=(12, 3000)),
     "far from zero": lambda r: 1e3 + 1e-2 * r.normal(size=(12, 3000)),
     "tiny differences": lambda r: r.normal(size=3000) + 1e-6 * r.normal(size=(12, 3000)),
-    "two tight clusters": lambda r: np.repeat(r.normal(size=(2, 3000)), 6, 0) + 1e-5 * r.normal(size=(12, 3000)),
+    "two tight clusters": lambda r: (
+        np.repeat(r.normal(size=(2, 3000)), 6, 0) + 1e-5 * r.normal(size=(12, 3000))
+    ),
     "one row of 1e19 first": lambda r: np.concatenate([np.full((1, 3000), 1e19), r.normal(size=(11, 3000))]),
     "rows of 1e30": lambda r: np.concatenate([r.normal(size=(8, 3000)), 1e30 * r.normal(size=(4, 3000))]),
     "clusters in a cluster": lambda r: (
-        r.normal(size=(1, 3000)) + np.repeat(1e-2 * r.normal(size=(3, 3000)), 4, 0) + 1e-5 * r.normal(size=(12, 3000))
+        r.normal(size=(1, 3000))
+        + np.repeat(1e-2 * r.normal(size=(3, 3000)), 4, 0)
+        + 1e-5 * r.normal(size=(12, 3000))
     ),
     "equal": lambda r: np.ones((12, 3000)) * r.normal(size=3000),
 }

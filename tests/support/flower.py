@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from byzflower.uploads.flower_compat import enter_local_run, set_message_id
 from flwr.common import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server import Grid
+
+from byzflower.uploads.flower_compat import enter_local_run, set_message_id
 
 enter_local_run(1)
 
@@ -48,11 +49,11 @@ def plain_reply(
     metrics: Mapping[str, Any] | None = None,
 ) -> Message:
     """What an ordinary Flower client sends: its model under "arrays", its size under "num-examples"."""
-    record = ArrayRecord(
-        {k: v if isinstance(v, Array) else Array(np.ascontiguousarray(v)) for k, v in arrays.items()}
-    )
+    record = ArrayRecord({k: v if isinstance(v, Array) else Array(np.asarray(v)) for k, v in arrays.items()})
     numbers = {} if num_examples is None else {"num-examples": num_examples}
-    return reply_from(node, RecordDict({"arrays": record, "metrics": MetricRecord({**numbers, **(metrics or {})})}))
+    return reply_from(
+        node, RecordDict({"arrays": record, "metrics": MetricRecord({**numbers, **(metrics or {})})})
+    )
 
 
 def begin_round(strategy: Any, model: Mapping[str, np.ndarray], nodes: Sequence[int], server_round: int = 1):
