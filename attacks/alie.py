@@ -6,7 +6,7 @@ from statistics import NormalDist
 
 import torch
 
-from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
+from byzflower.attacks.base import AttackView, CollusiveAttack, mean_and_std, repeat
 
 
 def alie(benign: torch.Tensor, z: float, sign: int = -1) -> torch.Tensor:
@@ -17,10 +17,8 @@ def alie(benign: torch.Tensor, z: float, sign: int = -1) -> torch.Tensor:
         z: how many standard deviations.
         sign: -1 as in ROP's equation 4 (the default); some implementations add.
     """
-    mu = benign.mean(dim=0)
-    if len(benign) == 1:
-        return mu
-    return mu.add_(benign.std(dim=0, correction=1), alpha=sign * z)
+    mu, sigma = mean_and_std(benign)
+    return mu.add_(sigma, alpha=sign * z)
 
 
 def largest_hidden_z(num_clients: int, num_byzantine: int) -> float:

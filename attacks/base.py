@@ -126,3 +126,16 @@ class CollusiveAttack(Attack):
 def repeat(gradient: torch.Tensor, count: int) -> torch.Tensor:
     """The same upload from every Byzantine client: (d,) -> (count, d), without copying."""
     return gradient.expand(count, -1)
+
+
+def mean_and_std(benign: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per coordinate, mean and unbiased standard deviation (0 if m = 1): (m, d) -> (d,), (d,).
+
+    In two passes over the rows, which is many times faster on a CPU than `torch.std` over dimension 0.
+    """
+    mean = benign.mean(dim=0)
+    total = torch.zeros_like(mean)
+    for row in benign:
+        deviation = row - mean
+        total.addcmul_(deviation, deviation)
+    return mean, total.div_(max(len(benign) - 1, 1)).sqrt_()

@@ -1,8 +1,8 @@
 """NumPyClients, honest and Byzantine, alone or in cohorts, and the ClientApp that runs them."""
 
-from byzflower.clients.app import numpy_client_app
+from byzflower.clients.app import cohort_client_app, numpy_client_app
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.settings import ClientSettings
 
-__all__ = ["BenignClient", "ByzantineClient", "ClientSettings", "numpy_client_app"]
+__all__ = ["BenignClient", "ByzantineClient", "ClientSettings", "cohort_client_app", "numpy_client_app"]

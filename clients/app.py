@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from flwr.client import NumPyClient
+from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.common import ConfigRecord, Context, Message, RecordDict
 
@@ -31,11 +32,46 @@ def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
     Args:
         client_fn: makes the client of a node, as Flower's own takes it.
     """
-    return _make_app(
-        lambda client, config, context: client_fn(context),
-        lambda config, context: [int(context.node_config.get("partition-id", 0))],
-        client_fn,
+    return cohort_client_app(
+        lambda client, config, context: client_fn(context), lambda config, context: [_partition(context)]
     )
+
+
+def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None) -> ClientApp:
+    """Make a ClientApp whose node hosts any number of NumPyClients.
+
+    Under a strategy with `num_clients`, a node trains the clients that the server names and answers
+    with one message. Under any other, it is the client of its partition id.
+
+    Args:
+        make_client: makes a client from its logical id, the message's config and the node's context.
+        hosted: which clients a message is for, instead of the rule above.
+    """
+    hosted = hosted or _asked_or_own
+
+    # Flower answers legacy messages itself; a mod in front of it answers the others.
+    def answer(message: Message, context: Context, call_next: Any) -> Message:
+        if any(key.startswith(("fitins.", "evaluateins.", "getp")) for key in message.content):
+            reply: Message = call_next(message, context)
+            return reply
+        if message.metadata.message_type.startswith("query"):
+            return Message(_exchange_state(message, context), reply_to=message)
+        return Message(_answer(message, context, make_client, hosted), reply_to=message)
+
+    def client_fn(context: Context) -> Client:
+        client = make_client(_partition(context), ConfigRecord(), context)
+        return client.to_client()
+
+    return ClientApp(client_fn=client_fn, mods=[answer])
+
+
+def _asked_or_own(config: ConfigRecord, context: Context) -> list[int]:
+    asked = config.get(CLIENT_IDS)
+    return [int(client) for client in asked] if isinstance(asked, list) else [_partition(context)]
+
+
+def _partition(context: Context) -> int:
+    return int(context.node_config.get("partition-id", 0))
 
 
 def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
@@ -52,9 +88,8 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
     The server names them; to a strategy that knows nothing of cohorts, a node answers for its even
     share of all clients, by its partition id.
     """
-    asked = config.get(CLIENT_IDS)
-    if isinstance(asked, list):
-        return [int(client) for client in asked]
+    if CLIENT_IDS in config:
+        return _asked_or_own(config, context)
     settings = _settings(config, context)
     node, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
     return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
@@ -63,24 +98,13 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
 def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
     """A run's settings: from the server's message, else from the run config."""
     if SETTINGS in config:
-        return ClientSettings(**json.loads(str(config[SETTINGS])))
+        return _parse_settings(str(config[SETTINGS]))
     return ClientSettings.from_run_config(context.run_config)
 
 
-def _make_app(
-    make: MakeClient, clients_of: ListClients, legacy_fn: Callable[[Context], NumPyClient]
-) -> ClientApp:
-    """Flower answers legacy messages itself; a mod in front of it answers the others."""
-
-    def answer(message: Message, context: Context, call_next: Any) -> Message:
-        if any(key.startswith(("fitins.", "evaluateins.", "getp")) for key in message.content):
-            reply: Message = call_next(message, context)
-            return reply
-        if message.metadata.message_type.startswith("query"):
-            return Message(_exchange_state(message, context), reply_to=message)
-        return Message(_answer(message, context, make, clients_of), reply_to=message)
-
-    return ClientApp(client_fn=lambda context: legacy_fn(context).to_client(), mods=[answer])
+@lru_cache(maxsize=8)
+def _parse_settings(text: str) -> ClientSettings:
+    return ClientSettings(**json.loads(text))
 
 
 def _answer(message: Message, context: Context, make: MakeClient, clients_of: ListClients) -> RecordDict:
@@ -94,10 +118,10 @@ def _answer(message: Message, context: Context, make: MakeClient, clients_of: Li
 
     training = message.metadata.message_type.startswith("train")
     if len(clients) == 1:
-        client = factory(clients[0])
+        client, asked = factory(clients[0]), clients[0] if CLIENT_IDS in config else None
         if training:
-            return fit_one(client, names, parameters, config)
-        return evaluate_one(client, parameters, config)
+            return fit_one(client, names, parameters, config, asked)
+        return evaluate_one(client, parameters, config, asked)
     if training:
         return fit_cohort(clients, factory, names, parameters, config)
     return evaluate_cohort(clients, factory, parameters, config)
@@ -112,12 +136,7 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
     return RecordDict(dict(context.state.array_records.items()))
 
 
-app = _make_app(
+app = cohort_client_app(
     lambda client, config, context: make_client(client, _settings(config, context), context.state),
     hosted_clients,
-    lambda context: make_client(
-        int(context.node_config.get("partition-id", 0)),
-        ClientSettings.from_run_config(context.run_config),
-        context.state,
-    ),
 )

@@ -61,7 +61,7 @@ class BenignClient(NumPyClient):
         self, parameters: NDArrays, config: dict[str, Scalar]
     ) -> tuple[float, int, dict[str, Scalar]]:
         """Score the broadcast model on the client's own training samples."""
-        model = self._model(parameters)
+        model = self._loaded(parameters).model
         x, y = self.dataset.train(self.indices)
         with training.one_thread():
             scores = training.evaluate(model, x.to(self.device), y.to(self.device))
@@ -85,24 +85,21 @@ class BenignClient(NumPyClient):
     # -- local work --------------------------------------------------------------------------------
 
     def _upload(self, parameters: NDArrays, server_round: int, upload: str) -> tuple[NDArrays, float]:
-        model = self._model(parameters)
+        space = self._loaded(parameters)
+        layout = space.layout
         batches = self._batches(server_round)
         if upload == "weights":
-            loss = training.train_weights(model, batches, self.settings)
-            trained = training.weights_of(model)
+            loss = training.train_weights(space, batches, self.settings)
+            trained = space.arrays()
             if not self.settings.local_momentum and not self.corrupts(server_round):
                 return trained, loss
-            layout = Layout.of(dict(zip(model.state_dict(), parameters, strict=True)))
             before = layout.row(parameters)
             row = before - layout.row(trained)
             return layout.arrays(before - self._altered(row, layout, server_round)), loss
-        gradients, loss = training.mean_gradient(model, batches, self.settings)
-        layout = Layout.of(dict(zip(model.state_dict(), parameters, strict=True)))
-        row = (
-            layout.row(parameters) - layout.row(training.weights_of(model))
-            if layout.num_buffers
-            else (np.empty(layout.width, layout.row_dtype))
-        )
+        gradients, loss = training.mean_gradient(space, batches, self.settings)
+        row = np.empty(layout.width, layout.row_dtype)
+        if layout.num_buffers:  # batch norm has updated its statistics
+            row[layout.d :] = (layout.row(parameters) - layout.row(space.arrays()))[layout.d :]
         _write_gradients(row, gradients)
         return layout.arrays(self._altered(row, layout, server_round)), loss
 
@@ -126,12 +123,12 @@ class BenignClient(NumPyClient):
         self.state[_MOMENTUM] = record
         return momentum
 
-    def _model(self, parameters: NDArrays) -> torch.nn.Module:
-        model = training.scratch_model(
+    def _loaded(self, parameters: NDArrays) -> training.Workspace:
+        space = training.workspace(
             self.settings.model, self.dataset.input_shape, self.dataset.num_classes, self.device
         )
-        training.load_weights(model, parameters)
-        return model
+        space.load(parameters)
+        return space
 
     def _batches(self, server_round: int) -> training.Batches:
         random = numpy_generator(self.settings.seed, "batches", server_round, self.client_id)

@@ -17,16 +17,21 @@ ClientFactory = Callable[[int], NumPyClient]
 
 
 def fit_one(
-    client: NumPyClient, names: Sequence[str], parameters: NDArrays, config: Mapping[str, Any]
+    client: NumPyClient,
+    names: Sequence[str],
+    parameters: NDArrays,
+    config: Mapping[str, Any],
+    client_id: int | None = None,
 ) -> RecordDict:
     """Train one client and answer as any Flower client would.
 
-    What the client returned is passed on as it is: judging it is the server's business.
+    What the client returned is passed on as it is: judging it is the server's business. It is named
+    `client_id`, the id by which the server asked for it, unless it names itself.
     """
     arrays, num_examples, metrics = client.fit(parameters, dict(config))
     names = names if len(names) == len(arrays) else [str(i) for i in range(len(arrays))]
     record = array_record({name: np.asarray(a) for name, a in zip(names, arrays, strict=True)})
-    return RecordDict({"arrays": record, "metrics": _metric_record(num_examples, metrics)})
+    return RecordDict({"arrays": record, "metrics": _metric_record(num_examples, metrics, client_id)})
 
 
 def fit_cohort(
@@ -78,14 +83,17 @@ def evaluate_cohort(
     return RecordDict({"metrics": record})
 
 
-def evaluate_one(client: NumPyClient, parameters: NDArrays, config: Mapping[str, Any]) -> RecordDict:
+def evaluate_one(
+    client: NumPyClient, parameters: NDArrays, config: Mapping[str, Any], client_id: int | None = None
+) -> RecordDict:
     """Let one client score the model and answer as any Flower client would."""
     loss, num_examples, metrics = client.evaluate(parameters, dict(config))
-    return RecordDict({"metrics": _metric_record(num_examples, {**metrics, "loss": loss})})
+    return RecordDict({"metrics": _metric_record(num_examples, {**metrics, "loss": loss}, client_id)})
 
 
-def _metric_record(num_examples: Any, metrics: Mapping[str, Any]) -> MetricRecord:
-    client = {CLIENT_ID: metrics[CLIENT_ID]} if CLIENT_ID in metrics else {}
+def _metric_record(num_examples: Any, metrics: Mapping[str, Any], client_id: int | None) -> MetricRecord:
+    named = metrics.get(CLIENT_ID, client_id)
+    client = {} if named is None else {CLIENT_ID: named}
     return MetricRecord({**client, NUM_EXAMPLES: num_examples, **_numbers(metrics)})
 
 

@@ -29,7 +29,7 @@ class CNN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits: (b, c, h, w) -> (b, num_classes)."""
-        x = F.max_pool2d(torch.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(torch.relu(self.conv2(x)), 2)
+        x = torch.relu(F.max_pool2d(self.conv1(x), 2))  # pooling first leaves a quarter to ReLU
+        x = torch.relu(F.max_pool2d(self.conv2(x), 2))
         logits: torch.Tensor = self.output(torch.relu(self.hidden(x.flatten(1))))
         return logits

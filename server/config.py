@@ -34,7 +34,6 @@ _EXECUTION = frozenset(
         "out",
         "name",
         "data",
-        "checkpoint_every",
     }
 )
 
@@ -63,7 +62,6 @@ class RunConfig(ClientSettings):
     num_gpus: float = Field(-1.0, description="GPUs per node (fractions allowed); -1 shares what is there")
     ray_address: str = Field("", description="address of an existing Ray cluster")
     round_timeout: float = Field(600.0, gt=0, description="seconds to wait for a round's replies")
-    checkpoint_every: int = Field(1, ge=1, description="rounds between checkpoints")
     out: str = Field("runs", description="folder for results")
     name: str = Field("", description="name of the run; default from data set, attack and strategy")
 

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from byzflower.clients import training
 from byzflower.datasets import Dataset
-from byzflower.models import build_model
 
 
 class ServerEvaluation:
@@ -25,9 +24,9 @@ class ServerEvaluation:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         x, y = dataset.test()
         self._x, self._y = x.to(self.device), y.to(self.device)
-        self._model = build_model(model, dataset.input_shape, dataset.num_classes).to(self.device)
+        self._space = training.workspace(model, dataset.input_shape, dataset.num_classes, self.device)
 
     def __call__(self, arrays: Sequence[NDArray[Any]]) -> dict[str, float]:
         """Return loss, top-1 ("accuracy") and top-5 accuracy in [0, 1] of a model's arrays."""
-        training.load_weights(self._model, arrays)
-        return training.evaluate(self._model, self._x, self._y)
+        self._space.load(arrays)
+        return training.evaluate(self._space.model, self._x, self._y)

@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,6 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from byzflower.clients.settings import SETTINGS, training_data
-from byzflower.clients.training import weights_of
 from byzflower.models import build_model
 from byzflower.randomness import seed_for
 from byzflower.server.adversary import Adversary
@@ -22,7 +22,7 @@ from byzflower.server.config import RunConfig
 from byzflower.server.evaluation import ServerEvaluation
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
-from byzflower.uploads.flower_compat import array_record, array_view
+from byzflower.uploads.flower_compat import array_record, array_view, poll_often
 
 OnRound = Callable[[Record], None]
 
@@ -42,6 +42,27 @@ class Outcome:
     interrupted: bool = False
 
 
+class _CheckpointBudget:
+    """Lets checkpoints take at most a twentieth of a run's time.
+
+    Rounds that take long are saved every time; fast ones with a large state are not slowed down.
+    """
+
+    def __init__(self, saved_round: int) -> None:
+        self.saved_round = saved_round
+        self._next = 0.0
+
+    def allows(self) -> bool:
+        return time.monotonic() >= self._next
+
+    @contextmanager
+    def saving(self, server_round: int) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        ended = time.monotonic()
+        self.saved_round, self._next = server_round, ended + 20 * (ended - started)
+
+
 class Federation:
     """One configured run: strategy, adversary, model and records."""
 
@@ -59,8 +80,9 @@ class Federation:
         model = build_model(
             config.model, dataset.input_shape, dataset.num_classes, seed_for(config.seed, "model")
         )
-        self.names = list(model.state_dict())
-        self.arrays: list[NDArray[Any]] = weights_of(model)
+        state = model.state_dict()
+        self.names = list(state)
+        self.arrays: list[NDArray[Any]] = [t.numpy() for t in state.values()]
         self.evaluate = ServerEvaluation(dataset, config.model)
 
     def run(
@@ -68,27 +90,32 @@ class Federation:
     ) -> Outcome:
         """Train until the last round, or until `stop` is set; every round is recorded as it ends.
 
-        An interrupted run goes on from its last checkpoint, with the same result.
+        An interrupted run goes on from its last checkpoint, with the same result; one that was stopped
+        loses nothing.
         """
         on_round = on_round or (lambda record: None)
+        poll_often(grid, self.nodes)
         checkpoint = self.recorder.resume()
-        first = 1
+        done = 0
         if checkpoint is not None:
             self._restore(grid, checkpoint)
-            first = checkpoint.round + 1
+            done = checkpoint.round
             for record in self.recorder.history:
                 on_round(record)
         else:
             self._record(on_round, {"round": 0, **self.evaluate(self.arrays)})
         train_config = ConfigRecord({SETTINGS: json.dumps(self.config.client_settings().model_dump())})
         evaluate_config = ConfigRecord(dict(train_config))
-        for server_round in range(first, self.config.rounds + 1):
+        budget = _CheckpointBudget(done)
+        for server_round in range(done + 1, self.config.rounds + 1):
             if stop is not None and stop.is_set():
+                if budget.saved_round < server_round - 1:
+                    self._checkpoint(server_round - 1, grid)
                 return Outcome({}, self.recorder, interrupted=True)
-            record = self._round(server_round, grid, train_config, evaluate_config)
-            self._record(on_round, record)
-            if server_round % self.config.checkpoint_every == 0 and server_round < self.config.rounds:
-                self._checkpoint(server_round, grid)
+            self._record(on_round, self._round(server_round, grid, train_config, evaluate_config))
+            if budget.allows() and server_round < self.config.rounds:
+                with budget.saving(server_round):
+                    self._checkpoint(server_round, grid)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
     def _round(

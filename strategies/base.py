@@ -122,6 +122,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.num_clients = options.pop("num_clients", None)
         self.seed = options.pop("seed", 0)
         self.device = torch.device(options.pop("device", "cpu"))
+        self._average_train = options.get("train_metrics_aggr_fn")
+        self._average_evaluate = options.get("evaluate_metrics_aggr_fn")
         if self.num_clients is not None:  # one node may host them all
             for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
                 options.setdefault(name, 1)  # type: ignore[misc]
@@ -388,7 +390,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             )
             if client in accepted
         ]
-        return self._average(clients, self.train_metrics_aggr_fn)
+        return self._average(clients, self._average_train)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Average the clients' metrics, leaving out malformed replies."""
@@ -408,25 +410,38 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                     log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, size)
                 else:
                     clients.append((size, metrics))
-        return self._average(clients, self.evaluate_metrics_aggr_fn)
+        return self._average(clients, self._average_evaluate)
 
     def _average(
         self, clients: Sequence[tuple[float, dict[str, float]]], average: Any
     ) -> MetricRecord | None:
-        """Average the metrics that most clients report, over the clients that report them all, finite."""
+        """Average the metrics that most clients report, over the clients that report them all, finite.
+
+        Weighted by size, or by the user's function if there is one (Flower's default is that of this
+        method, one record at a time).
+        """
         counts: dict[str, int] = {}
         for _, metrics in clients:
             for key, value in metrics.items():
                 counts[key] = counts.get(key, 0) + math.isfinite(value)
         keys = [key for key, count in counts.items() if 2 * count > len(clients)]
+        clients = [
+            (size, metrics)
+            for size, metrics in clients
+            if all(math.isfinite(metrics.get(k, math.nan)) for k in keys)
+        ]
+        if not clients:
+            return None
+        if average is None:
+            total = math.fsum(size for size, _ in clients)
+            return MetricRecord({k: math.fsum(size * m[k] for size, m in clients) / total for k in keys})
         contents = [
             RecordDict(
                 {"metrics": MetricRecord({self.weighted_by_key: size, **{k: metrics[k] for k in keys}})}
             )
             for size, metrics in clients
-            if all(math.isfinite(metrics.get(k, math.nan)) for k in keys)
         ]
-        result: MetricRecord | None = average(contents, self.weighted_by_key) if contents else None
+        result: MetricRecord = average(contents, self.weighted_by_key)
         return result
 
 
