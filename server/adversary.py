@@ -202,9 +202,8 @@ class Adversary(Strategy):
         upload, _ = decode_reply(reply, DenseUpload, layout)
         if not isinstance(upload, DenseUpload):
             return None
-        node = reply.metadata.src_node_id
-        if upload.client_ids == [node]:
-            upload.client_ids = [self._ranks.get(node, node)]
+        if not any(CLIENT_ID in metrics for metrics in reply.content.metric_records.values()):
+            upload.client_ids = [self._ranks[reply.metadata.src_node_id]]
         return upload
 
     def _require_layout(self) -> Layout:

@@ -26,7 +26,8 @@ from byzflower.strategies import STRATEGIES
 
 _console = Console()
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
-_DEMO: dict[str, Any] = {"attack_options": "eps=10"}
+# Clipped gradients keep honest clients finite after FedAvg has lost the model.
+_DEMO: dict[str, Any] = {"attack_options": "eps=10", "clip_norm": 10.0}
 _DEMO_STRATEGIES = "fedavg,multikrum"
 
 
@@ -198,15 +199,24 @@ def _command() -> Callable[..., None]:
     return command
 
 
-def main() -> None:
-    """Entry point of ``python run_sim.py`` and of the ``byzflower`` command."""
-    for variable in ("RAY_USAGE_STATS_ENABLED", "FLWR_TELEMETRY_ENABLED"):
-        os.environ.setdefault(variable, "0")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+def make_app() -> typer.Typer:
+    """The command line as a typer application."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(_command())
+    return app
+
+
+def main() -> None:
+    """Entry point of ``python run_sim.py`` and of the ``byzflower`` command."""
+    for variable in (
+        "RAY_USAGE_STATS_ENABLED",
+        "FLWR_TELEMETRY_ENABLED",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",  # silences a warning about GPUs that nobody asked for
+    ):
+        os.environ.setdefault(variable, "0")
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     # `python run_sim.py` puts the repository's folders (datasets, server, ...) on the import path, and
     # Ray passes it on to its workers, where they would shadow other packages of those names.
     here = str(Path(__file__).resolve().parents[1])
     sys.path[:] = [entry for entry in sys.path if entry not in ("", here)]
-    app()
+    make_app()()

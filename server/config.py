@@ -77,33 +77,42 @@ class RunConfig(ClientSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _known("dataset", self.dataset, DATASETS)
-        _known("model", self.model, MODELS)
-        _known("attack", self.attack, {**ATTACKS, "none": None})
-        _known("strategy", self.strategy, STRATEGIES)
+        mistakes = [
+            *_unknown("dataset", self.dataset, DATASETS),
+            *_unknown("model", self.model, MODELS),
+            *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
+            *_unknown("strategy", self.strategy, STRATEGIES),
+            *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
+        ]
         if self.byzantine >= self.clients:
-            raise ValueError(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
+            mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
         if self.nodes and self.clients_per_node:
-            raise ValueError("give either nodes or clients_per_node, not both")
-        _check_options("attack_options", ATTACKS.get(self.attack), self.attack_options)
-        _check_options("strategy_options", STRATEGIES[self.strategy], self.strategy_options)
+            mistakes.append("give either nodes or clients-per-node, not both")
+        if not mistakes:
+            mistakes += [*self._attack_faults(), *self._rule_faults()]
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def _attack_faults(self) -> list[str]:
         try:
             self.make_attack()
         except (TypeError, ValueError) as error:
-            raise ValueError(f"attack_options: {error}") from None
-        self._check_rule()
-        return self
+            return [f"attack-options: {error}"]
+        return []
 
-    def _check_rule(self) -> None:
+    def _rule_faults(self) -> list[str]:
         """Try the rule on as many (tiny) uploads as a full round brings."""
         n = max(1, int(self.clients * self.fraction_train))
         try:
             rule = self.make_strategy()
             rule.aggregate(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
         except TooFewClients as error:
-            raise ValueError(f"strategy {self.strategy}: {error}") from None
+            return [f"strategy {self.strategy}: {error}"]
         except (TypeError, ValueError) as error:
-            raise ValueError(f"strategy_options: {error}") from None
+            return [f"strategy-options: {error}"]
+        return []
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -185,9 +194,8 @@ def _readable(error: Any) -> str:
     return f"{where.replace('_', '-')}: {message} (got {error['input']!r:.60})"
 
 
-def _known(option: str, name: str, registry: Collection[str]) -> None:
-    if name not in registry:
-        raise ValueError(_unknown_text(option, name, registry))
+def _unknown(option: str, name: str, registry: Collection[str]) -> list[str]:
+    return [] if name in registry else [_unknown_text(option, name, registry)]
 
 
 def _unknown_text(what: str, name: str, registry: Collection[str]) -> str:
@@ -196,17 +204,15 @@ def _unknown_text(what: str, name: str, registry: Collection[str]) -> str:
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
 
 
-def _check_options(option: str, owner: type | None, given: Mapping[str, Any]) -> None:
-    """Refuse parameters that the attack or rule does not have."""
+def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) -> list[str]:
+    """Parameters that the attack or rule does not have."""
     if owner is None:
-        if given:
-            raise ValueError(f"{option}: there is no attack to give {', '.join(given)} to")
-        return
+        return [f"{option}: there is nothing to give {', '.join(given)} to"] if given else []
     known = [
         name
         for name, parameter in inspect.signature(owner).parameters.items()
         if parameter.kind is not parameter.VAR_KEYWORD
     ]
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{option}: {_unknown_text('parameter', name, known)}")
+    if given and not known:
+        return [f"{option}: {owner.__name__} has no parameters, got {', '.join(given)}"]
+    return [f"{option}: {_unknown_text('parameter', name, known)}" for name in given if name not in known]

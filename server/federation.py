@@ -181,6 +181,7 @@ class Federation:
             "info": last.info,
             "bytes_down": last.bytes_down,
             "bytes_up": last.bytes_up,
+            "wire_bytes": last.wire_bytes,
         }
 
     def _record(self, on_round: OnRound, record: Record) -> None:

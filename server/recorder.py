@@ -18,7 +18,7 @@ from byzflower.server.config import RunConfig
 
 Record = dict[str, Any]
 # What differs from run to run on the same configuration; kept in rounds.jsonl, left out of result.json.
-_VOLATILE = ("seconds", "train")
+_VOLATILE = ("seconds", "wire_bytes")
 
 
 @dataclass
@@ -123,7 +123,7 @@ def summarise(history: Sequence[Record]) -> Record:
     scored = [record for record in stable if "accuracy" in record]
     last = scored[-1] if scored else {}
     return {
-        "rounds": len(history),
+        "rounds": history[-1]["round"] if history else 0,
         "accuracy": last.get("accuracy"),
         "best_accuracy": max((record["accuracy"] for record in scored), default=None),
         "top5": last.get("top5"),

@@ -58,6 +58,10 @@ class Upload(ABC):
     def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
         """Named arrays that carry this upload: a cohort's, or what an ordinary Flower client sends."""
 
+    @abstractmethod
+    def client_bytes(self, layout: Layout) -> list[int]:
+        """Bytes of array payload that each client sends when it is alone on its node."""
+
     @classmethod
     @abstractmethod
     def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:

@@ -40,6 +40,10 @@ class DenseUpload(Upload):
             return {ROWS: self.rows}
         return dict(zip(layout.names, layout.arrays(self.rows[0]), strict=True))
 
+    def client_bytes(self, layout: Layout) -> list[int]:
+        """The model's bytes, for everyone."""
+        return [layout.nbytes] * len(self)
+
     @classmethod
     def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
         """Flatten one client's named arrays into a row.

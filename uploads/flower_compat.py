@@ -154,6 +154,15 @@ def enter_local_run(run_id: int) -> None:
         identity.run_id, identity.node_id, identity.task_id = run_id, 1, 1
 
 
+def empty_run(run_id: int) -> Any:
+    """Make Flower's description of a run that no SuperLink knows."""
+    try:
+        module = importlib.import_module("flwr.supercore.run")
+    except ModuleNotFoundError:
+        module = importlib.import_module("flwr.common.typing")
+    return module.Run.create_empty(run_id)
+
+
 def error_reply(message: Message, error: BaseException) -> Message:
     """Make the reply that Flower's engine sends for a ClientApp that raised."""
     reason = f"{type(error)}:<'{error}'>"

@@ -92,6 +92,11 @@ class Layout:
         return self.d + self.num_buffers
 
     @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the model's arrays."""
+        return sum(size * dtype.itemsize for size, dtype in zip(self.sizes, self.dtypes, strict=True))
+
+    @cached_property
     def row_dtype(self) -> np.dtype[Any]:
         """float64 if any parameter is float64, else float32."""
         return np.dtype(np.float64 if np.dtype(np.float64) in self.dtypes else np.float32)
