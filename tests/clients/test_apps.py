@@ -151,7 +151,7 @@ def test_metrics_that_flower_cannot_carry_are_dropped():
         return (
             arrays,
             10,
-            {"note": "text", "flag": True, "blob": b"x", "loss": np.float32(2), "train-loss": 1},
+            {"note": "text", "flag": True, "blob": b"x", "loss": np.float32(2)},
         )
 
     app = numpy_client_app(lambda context: Target(1.0, chatty))

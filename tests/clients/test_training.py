@@ -66,9 +66,10 @@ def test_weights_are_those_of_torch_own_optimizer(case, name):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)
         optimizer.step()
         losses.append(loss.item())
-    atol = 5e-5 if case == "adam" else 1e-6  # Adam makes full steps of gradients near zero
     for ours, torchs in zip(uploaded, arrays_of(model), strict=True):
-        np.testing.assert_allclose(ours, torchs, rtol=1e-4, atol=atol)
+        close = np.isclose(ours, torchs, rtol=1e-4, atol=1e-6)
+        # Adam makes full steps of gradients near zero, whose sign is a matter of rounding.
+        assert close.mean() > 0.99 if case == "adam" else close.all()
     assert metrics["train-loss"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert size == len(client.indices)
 
