@@ -23,7 +23,7 @@ def parse_options(value: object) -> dict[str, OptionValue]:
         ValueError: not of this form.
     """
     if isinstance(value, Mapping):
-        return dict(value)
+        return {k: _parse_value(v) if isinstance(v, str) else v for k, v in value.items()}
     if not isinstance(value, str):
         raise ValueError("options must be name=value pairs")
     options: dict[str, OptionValue] = {}
@@ -50,7 +50,7 @@ def _parse_value(text: str) -> OptionValue:
 class ClientSettings(BaseModel):
     """Data, model, local training and attack of every client of a run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     dataset: str = Field("digits", description="data set (see --list)")
     data: str = Field("", description="folder with the data set's raw files; default BYZFLOWER_DATA")

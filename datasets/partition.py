@@ -32,8 +32,9 @@ def partition_dirichlet(
         alpha: concentration, positive; lower is less balanced.
         min_size: fewest samples of any client; n * min_size must not exceed m.
     """
-    if alpha <= 0:
-        raise ValueError(f"alpha must be positive, got {alpha}")
+    if not 0 < alpha < np.inf:
+        raise ValueError(f"alpha must be positive and finite, got {alpha}")
+    _require_enough(len(labels), num_clients, min_size)
     best: list[Indices] = []
     for _ in range(_REDRAWS):
         parts = _draw_dirichlet(labels, num_clients, random, alpha)
@@ -42,6 +43,11 @@ def partition_dirichlet(
         if min(map(len, best)) >= min_size:
             return best
     return _fill_up(best, min_size, random)
+
+
+def _require_enough(samples: int, num_clients: int, min_size: int) -> None:
+    if num_clients * min_size > samples:
+        raise ValueError(f"{samples} samples cannot give {num_clients} clients at least {min_size} each")
 
 
 def _draw_dirichlet(
@@ -98,10 +104,14 @@ def make_partition(
     Raises:
         ValueError: an unknown scheme, or more clients than the samples can serve with `min_size` each.
     """
-    if num_clients * max(min_size, 1) > len(labels):
-        raise ValueError(
-            f"{len(labels)} samples cannot give {num_clients} clients at least {max(min_size, 1)} each"
-        )
+    _require_enough(len(labels), num_clients, max(min_size, 1))
+    if scheme == "shards" and shards_per_client > 0:
+        least = len(labels) // (num_clients * shards_per_client) * shards_per_client
+        if least < max(min_size, 1):
+            raise ValueError(
+                f"{len(labels)} samples in {num_clients} x {shards_per_client} shards may leave a client "
+                f"with {least}, fewer than min_size={max(min_size, 1)}"
+            )
     if scheme == "iid":
         return partition_iid(labels, num_clients, random)
     if scheme == "dirichlet":

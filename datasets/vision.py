@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,16 @@ def _idx_arrays(root: Path, name: str) -> Arrays:
     raw = _raw_folder(root, name)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        if raw is not None:
-            _unpack(raw, place / name / "raw")
         try:
+            if raw is not None:
+                _unpack(raw, place / name / "raw")
             splits = [
                 getattr(datasets, name)(str(place), train=train, download=raw is None)
                 for train in (True, False)
             ]
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, EOFError, ValueError, HTTPException) as error:
+            if raw is not None:
+                raise DataNotFoundError(f"{name} in {raw} cannot be read: {error!s:.200}") from None
             raise DataNotFoundError(
                 f"{name} was not found in {root} (looked for {name}/raw/{_IDX_FILES[0]}[.gz] there and in "
                 f"vision/) and could not be downloaded ({error!s:.200}). Name the folder with --data or "

@@ -1,5 +1,6 @@
 """Torch models by name."""
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from byzflower.models.cnn import CNN
 from byzflower.models.mlp import MLP
 
+_global_generator = threading.Lock()
 MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {"cnn": CNN, "mlp": MLP}
 
 
@@ -22,8 +24,8 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, seed:
         num_classes: number of logits.
         seed: of the initial weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _global_generator, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs, too
         return MODELS[name](input_shape, num_classes)
 
 

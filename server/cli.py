@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -46,7 +47,7 @@ def run(fresh: bool, list_names: bool, **options: Any) -> None:
         histories = _run_all(configs, fresh)
     except (ConfigError, DataNotFoundError) as error:
         for line in str(error).splitlines():
-            _console.print(f"[red]error:[/red] {line}", highlight=False, soft_wrap=True, markup=True)
+            _console.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     if histories is None:
         raise typer.Exit(130)

@@ -5,12 +5,12 @@ import hashlib
 import inspect
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, CollusiveAttack, Knowledge
+from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
@@ -59,7 +59,9 @@ class RunConfig(ClientSettings):
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
     clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
     num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
-    num_gpus: float = Field(-1.0, description="GPUs per node (fractions allowed); -1 shares what is there")
+    num_gpus: float = Field(
+        -1.0, ge=-1, description="GPUs per node (fractions allowed); -1 shares what is there"
+    )
     ray_address: str = Field("", description="address of an existing Ray cluster")
     round_timeout: float = Field(600.0, gt=0, description="seconds to wait for a round's replies")
     out: str = Field("runs", description="folder for results")
@@ -96,8 +98,13 @@ class RunConfig(ClientSettings):
         return self
 
     def _attack_faults(self) -> list[str]:
+        """Try the attack on as many (tiny) uploads as a full round brings."""
+        f = self.byzantine
         try:
-            self.make_attack()
+            attack = self.make_attack()
+            if isinstance(attack, CollusiveAttack) and f:
+                seen = f if attack.knowledge is Knowledge.COLLUDING else self.clients - f
+                attack.craft(AttackView(torch.zeros(seen, 1), f, self.clients, None, 1, torch.Generator()))
         except (TypeError, ValueError) as error:
             return [f"attack-options: {error}"]
         return []
@@ -205,7 +212,7 @@ def _unknown_text(what: str, name: str, registry: Collection[str]) -> str:
 
 
 def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) -> list[str]:
-    """Parameters that the attack or rule does not have."""
+    """Parameters that the attack or rule does not have, or that have another type."""
     if owner is None:
         return [f"{option}: there is nothing to give {', '.join(given)} to"] if given else []
     known = [
@@ -215,4 +222,13 @@ def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) 
     ]
     if given and not known:
         return [f"{option}: {owner.__name__} has no parameters, got {', '.join(given)}"]
-    return [f"{option}: {_unknown_text('parameter', name, known)}" for name in given if name not in known]
+    types, mistakes = get_type_hints(owner.__init__), []  # type: ignore[misc]
+    for name, value in given.items():
+        if name not in known:
+            mistakes.append(f"{option}: {_unknown_text('parameter', name, known)}")
+            continue
+        try:
+            TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            mistakes.append(f"{option}: {name}: {error.errors()[0]['msg']} (got {value!r:.60})")
+    return mistakes

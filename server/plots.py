@@ -42,7 +42,7 @@ def plot_partition(counts: NDArray[np.int64], path: Path, byzantine: frozenset[i
         path: of the picture.
         byzantine: ids to mark.
     """
-    figure = _figure(max(6.0, 0.22 * len(counts)), 4)
+    figure = _figure(min(max(6.0, 0.22 * len(counts)), 50.0), 4)
     axes = figure.add_subplot()
     clients: Any = np.arange(len(counts))
     bottom = np.zeros(len(counts))

@@ -47,7 +47,7 @@ class Recorder:
         self.folder = Path(config.out) / config.run_name() / f"{config.config_hash()}-{config.seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.history: list[Record] = []
-        settings = {k: v for k, v in config.model_dump().items() if v is not None}
+        settings = {k: _toml(v) for k, v in config.model_dump().items() if v is not None}
         _write_atomically(self.folder / "config.toml", tomli_w.dumps(settings).encode())
 
     @property
@@ -62,7 +62,7 @@ class Recorder:
 
     def restart(self) -> None:
         """Forget what an earlier run of this configuration left."""
-        for name in ("rounds.jsonl", "checkpoint.pt", "result.json", "model.pt"):
+        for name in ("checkpoint.pt", "result.json", "model.pt", "rounds.jsonl"):
             (self.folder / name).unlink(missing_ok=True)
 
     def resume(self) -> Checkpoint | None:
@@ -79,7 +79,7 @@ class Recorder:
             {name: {k: t.numpy() for k, t in own.items()} for name, own in saved["clients"].items()},
         )
         lines = (self.folder / "rounds.jsonl").read_text().splitlines()
-        records = [json.loads(line) for line in lines if line.endswith("}")]
+        records = [record for line in lines if (record := _parsed(line)) is not None]
         self.history = [record for record in records if record["round"] <= checkpoint.round]
         text = "".join(_line(record) for record in self.history)
         _write_atomically(self.folder / "rounds.jsonl", text.encode())
@@ -114,7 +114,7 @@ class Recorder:
             self.folder / "result.json",
             (json.dumps(_finite(result), indent=1, sort_keys=True) + "\n").encode(),
         )
-        return result
+        return self.result()
 
 
 def summarise(history: Sequence[Record]) -> Record:
@@ -156,6 +156,20 @@ def model_digest(arrays: Sequence[NDArray[Any]]) -> str:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def _toml(value: Any) -> Any:
+    """TOML has no null: options that are None are written as "none"."""
+    return {k: "none" if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _parsed(line: str) -> Record | None:
+    """A line of rounds.jsonl; None for one that was only half written."""
+    try:
+        record: Record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record
 
 
 def _line(record: Mapping[str, Any]) -> str:

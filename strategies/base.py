@@ -68,8 +68,9 @@ class RoundRecord:
         skipped: why the global model stayed as it was, or None.
         info: numbers that the rule reports.
         seconds: time spent decoding and aggregating.
-        bytes_down: array payload sent to the clients.
-        bytes_up: array payload received.
+        bytes_down: array payload for the clients, each counted as if it were alone on its node.
+        bytes_up: array payload of the uploads, counted likewise.
+        wire_bytes: array payload as it travelled, "down" and "up": a cohort gets the model once.
     """
 
     round: int
@@ -82,6 +83,7 @@ class RoundRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_down: int = 0
     bytes_up: int = 0
+    wire_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class RobustStrategy(flwr_strategy.FedAvg, ABC):
@@ -192,7 +194,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._asked = {m.metadata.dst_node_id: _asked_clients(m, self.configrecord_key) for m in messages}
         if self._roster.assigned:
             self._roster.ask(client for clients in self._asked.values() for client in clients)
-        self.last_round.bytes_down = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
+        asked = sum(len(clients) or 1 for clients in self._asked.values())
+        self.last_round.bytes_down = asked * self._require_layout().nbytes
+        self.last_round.wire_bytes["down"] = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
         return messages
 
     def configure_evaluate(
@@ -264,7 +268,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         started = time.perf_counter()
         layout = self._require_layout()
         replies = list(replies)
-        self.last_round.bytes_up = sum(wire_bytes(m.content) for m in replies if m.has_content())
+        self.last_round.wire_bytes["up"] = sum(wire_bytes(m.content) for m in replies if m.has_content())
         uploads, rejections = collect_uploads(
             replies, self.upload_kind, layout, self._roster, self.weighted_by_key
         )
@@ -293,6 +297,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """
         layout, record = self._require_layout(), self.last_round
         record.rejections += rejections
+        record.bytes_up = sum(sum(upload.client_bytes(layout)) for upload in uploads)
         started = time.perf_counter()
         matrix = stack_dense(uploads, self._global if self.upload == "weights" else None, layout)
         record.rejections += matrix.rejections

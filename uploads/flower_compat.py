@@ -93,7 +93,7 @@ def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, An
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran_order, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
-    except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError, EOFError) as error:
+    except Exception as error:  # NumPy's parser lets TokenError, IndexError and others through
         raise DecodeError("not a NumPy array") from error
     if dtype.hasobject or dtype.kind not in "fiubc":
         raise DecodeError(f"dtype {dtype} is not numeric")
@@ -101,7 +101,10 @@ def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, An
     if len(payload) - stream.tell() != count * dtype.itemsize:
         raise DecodeError(f"{len(payload)} bytes do not hold {shape} values of {dtype}")
     flat = np.frombuffer(payload, dtype=dtype, count=count, offset=stream.tell())
-    return flat.reshape(shape, order="F" if fortran_order else "C")
+    try:
+        return flat.reshape(shape, order="F" if fortran_order else "C")
+    except (ValueError, TypeError, OverflowError) as error:  # negative or absurd sides whose product fits
+        raise DecodeError(f"shape {shape!s:.100} is not one of an array") from error
 
 
 def array_record(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:

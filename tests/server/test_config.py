@@ -1,0 +1,215 @@
+"""Mistakes in a configuration are named before anything runs; a hash stands for what results depend on."""
+
+import math
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byzflower.attacks import ALIE, IPM, Knowledge
+from byzflower.clients.settings import ClientSettings, parse_options
+from byzflower.server.config import ConfigError, RunConfig
+
+REPOSITORY = Path(__file__).parents[2]
+# Another valid value for everything that results depend on.
+CHANGES = parse_options(
+    "dataset=mnist, model=mlp, clients=30, byzantine=7, byzantine_set=random, attack=alie,"
+    "attack_options=eps=3,"
+    "partition=shards, alpha=0.7, shards_per_client=3, min_size=2, max_samples=1000, optimizer=adam, lr=0.2,"
+    "momentum=0.5, weight_decay=0.001, clip_norm=1.0, epochs=3, batches=4, batch_size=8, local_momentum=0.9,"
+    "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
+    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5"
+)
+# The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
+EXECUTION = parse_options(
+    "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
+    "ray_address=auto, round_timeout=60.0, out=elsewhere, name=mine"
+)
+
+
+def refused(**options):
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.make(options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"atack": "ipm"}, "unknown option 'atack'; did you mean 'attack'?"),
+        ({"learning_rate": 1}, "unknown option 'learning_rate'"),
+        ({"attack": "ipn"}, "unknown attack 'ipn'; did you mean 'ipm'?"),
+        ({"attack": "LabelFlipping"}, "unknown attack 'LabelFlipping'; did you mean 'labelflip'?"),
+        ({"strategy": "MultiKrum"}, "unknown strategy 'MultiKrum'; did you mean 'multikrum'?"),
+        ({"strategy": "trimmed_mean"}, "unknown strategy 'trimmed_mean'; did you mean 'trimmedmean'?"),
+        ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'?"),
+        ({"dataset": "fashion-mnist"}, "did you mean 'fashion_mnist'?"),
+        ({"model": "cmn"}, "unknown model 'cmn'; did you mean 'cnn'?"),
+        ({"model": "zzzzzz"}, "unknown model 'zzzzzz' (known: cnn, mlp)"),
+        ({"attack_options": "epps=3"}, "attack-options: unknown parameter 'epps'; did you mean 'eps'?"),
+        ({"attack_options": "z=3"}, "attack-options: unknown parameter 'z'"),
+        ({"strategy_options": "wieghted=true"}, "unknown parameter 'wieghted'; did you mean 'weighted'?"),
+        ({"strategy": "median", "strategy_options": "num_byzantine=3"}, "num_byzantine"),
+        ({"strategy_options": "server_lr=2"}, "strategy-options: unknown parameter 'server_lr'"),
+        ({"attack": "none", "attack_options": "eps=3"}, "attack-options: there is nothing to give eps to"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest_one(options, text):
+    assert text in refused(**options)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, f in RunConfig.model_fields.items() if f.annotation in (int, float)]
+)
+@pytest.mark.parametrize("value", ["many", None, [1], math.nan, -math.inf, -(10**9)])
+def test_wrong_numbers_name_the_option(name, value):
+    assert refused(**{name: value}).startswith(f"{name.replace('_', '-')}: ")
+
+
+OUT_OF_RANGE = [
+    *(("clients", 0), ("byzantine", 1.5), ("rounds", 0), ("max_client_weight", 2), ("fraction_train", 1.01)),
+    *(
+        ("alpha", 0),
+        ("alpha", math.inf),
+        ("lr", 0),
+        ("lr", math.inf),
+        ("momentum", 1),
+        ("local_momentum", 1.0),
+    ),
+    *(("optimizer", "lbfgs"), ("partition", "label-skew"), ("byzantine_set", "last"), ("upload", "logits")),
+    *(("max_client_weight", "half"), ("evaluate_clients", "perhaps"), ("engine", "spark"), ("dataset", 5)),
+    *(("attack_options", 5), ("attack_options", "eps"), ("strategy_options", "2x=3")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
+def test_values_out_of_range_name_the_option_and_what_was_given(name, value):
+    said = refused(**{name: value})
+    assert said.startswith(f"{name.replace('_', '-')}: ")
+    assert str(value) in said
+
+
+def test_every_mistake_is_a_line():
+    said = refused(lr=-1, rounds=0, batch_size="x").splitlines()
+    assert [line.split(":")[0] for line in said] == ["lr", "batch-size", "rounds"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"byzantine": 9}, "strategy multikrum: MultiKrum needs n > 2f + 2, got n=20, f=9"),
+        ({"strategy": "krum", "clients": 4, "byzantine": 1}, "Krum needs n > 2f + 2, got n=4, f=1"),
+        ({"strategy": "trimmedmean", "byzantine": 10}, "TrimmedMean needs n > 2f, got n=20, f=10"),
+        ({"fraction_train": 0.5}, "MultiKrum needs n > 2f + 2, got n=10, f=8"),
+        ({"strategy_options": "num_selected=21"}, "num_selected=21, got n=20"),
+        ({"strategy_options": "num_byzantine=0.5"}, "strategy-options: num_byzantine, as a fraction"),
+        ({"strategy_options": "num_byzantine=-1"}, "num_byzantine must not be negative, got -1"),
+        ({"byzantine": 20}, "byzantine must be below clients=20, got 20"),
+        ({"nodes": 2, "clients_per_node": 5}, "give either nodes or clients-per-node, not both"),
+        ({"attack_options": "start_round=0"}, "attack-options: start_round must be at least 1, got 0"),
+        ({"attack_options": "start_round=5,stop_round=2"}, "stop_round 2 is before start_round 5"),
+        ({"attack_options": "knowledge=data"}, "attack-options: knowledge must be colluding or omniscient"),
+        ({"attack": "alie", "attack_options": "sign=0"}, "attack-options: sign must be -1 or 1, got 0"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_with_the_numbers(options, text):
+    assert text in refused(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"attack_options": "eps=large"}, "eps"),
+        ({"attack_options": "start_round=soon"}, "start_round"),
+        ({"attack_options": "start_round=1.5"}, "start_round"),
+        ({"strategy_options": "num_byzantine=few"}, "num_byzantine"),
+        ({"strategy_options": "weighted=perhaps"}, "weighted"),
+        ({"attack": "alie", "attack_options": "z=none", "byzantine": 11, "strategy": "median"}, "set z"),
+    ],
+)
+def test_parameters_that_an_attack_or_rule_cannot_use_are_refused_by_name(options, name):
+    said = refused(**options)
+    assert said.startswith(("attack", "strategy"))
+    assert name in said
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("", {}),
+        (" eps = 3 , sign=-1,", {"eps": 3, "sign": -1}),
+        ("a=true,b=False,c=None,d=none", {"a": True, "b": False, "c": None, "d": None}),
+        ("a=0.5,b=1e-3,c=text,d=a=b,e=", {"a": 0.5, "b": 1e-3, "c": "text", "d": "a=b", "e": ""}),
+        ({"eps": 3}, {"eps": 3}),
+    ],
+)
+def test_options_are_parsed(text, options):
+    parsed = parse_options(text)
+    assert parsed == options
+    assert list(map(type, parsed.values())) == list(map(type, options.values()))
+
+
+@given(
+    st.dictionaries(st.from_regex("[a-z_]{1,8}", fullmatch=True), st.integers() | st.booleans() | st.floats())
+)
+def test_options_written_out_are_read_back(options):
+    read = parse_options(",".join(f"{name}={value}" for name, value in options.items()))
+    assert repr(read) == repr(options)
+
+
+@pytest.mark.parametrize("text", ["eps", "=3", "2x=3", "a b=3", "eps=1,3", 5, None, ["eps=3"]])
+def test_what_is_no_option_is_refused(text):
+    with pytest.raises(ValueError, match="name=value"):
+        parse_options(text)
+
+
+def test_options_reach_the_attack_and_the_rule():
+    config = RunConfig.make(
+        {"attack_options": "eps=3,knowledge=colluding", "strategy_options": "num_byzantine=0.25"}
+    )
+    assert config.make_attack() == IPM(eps=3, knowledge=Knowledge.COLLUDING)
+    assert config.make_strategy().num_byzantine == 0.25
+    assert RunConfig.make({"byzantine": 3}).make_strategy().num_byzantine == 3
+    assert RunConfig.make({"attack": "alie", "attack_options": "z=none"}).make_attack() == ALIE(z=None)
+    assert RunConfig.make({"attack": "none"}).make_attack() is None
+
+
+def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():
+    base = RunConfig()
+    assert set(RunConfig.model_fields) == CHANGES.keys() | EXECUTION.keys()
+    for name, value in EXECUTION.items():
+        other = RunConfig.make({name: value})
+        assert getattr(other, name) != getattr(base, name)
+        assert other.config_hash() == base.config_hash(), name
+    hashes = [RunConfig.make({name: value}).config_hash() for name, value in CHANGES.items()]
+    assert len({base.config_hash(), *hashes}) == len(CHANGES) + 1
+
+
+def test_clients_see_their_part_of_the_configuration():
+    config = RunConfig.make({"lr": 0.5, "attack_options": "eps=2", "rounds": 3})
+    settings = config.client_settings()
+    assert type(settings) is ClientSettings
+    assert settings.model_dump().items() <= config.model_dump().items()
+    assert ClientSettings(**settings.model_dump()) == settings
+
+
+def test_flowers_run_config_has_the_same_names_and_defaults():
+    given_config = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
+    names = {key.replace("-", "_") for key in given_config}
+    assert all("_" not in key for key in given_config)
+    assert names <= RunConfig.model_fields.keys()
+    # Flower lets users override only what is listed; engines and their resources are Flower's business here.
+    engine = {"engine", "clients_per_node", "num_cpus", "num_gpus", "ray_address"}
+    assert RunConfig.model_fields.keys() - names == engine
+    config = RunConfig.from_flower(given_config)
+    assert config == RunConfig()
+    settings = ClientSettings.from_run_config(given_config)
+    assert settings == config.client_settings()
+
+
+def test_flowers_run_config_is_checked_alike():
+    with pytest.raises(ConfigError, match="unknown option 'batch_sise'; did you mean 'batch_size'"):
+        RunConfig.from_flower({"batch-sise": 3})
+    assert RunConfig.from_flower({"max-client-weight": 0.25, "strategy": "fedavg"}).max_client_weight == 0.25
