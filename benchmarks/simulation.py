@@ -21,7 +21,7 @@ from byzflower.server.simulation import simulate
 
 N, F, BATCH, MOMENTUM, LR = 20, 4, 32, 0.9, 0.1
 MODELS = {"mlp": "fc_mnist", "cnn": "cnn_mnist"}
-WARM_UP = 5
+WARM_UP = 20
 
 
 def byzfl_rate(model: str, data: str, rounds: int) -> float:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
-from flwr.common import ConfigRecord, Context, Message, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
 from byzflower.clients.settings import SETTINGS, ClientSettings
-from byzflower.uploads.flower_compat import array_view
+from byzflower.uploads.flower_compat import array_view, records_of
 
 CLIENT_IDS = "client-ids"
 STATE_QUERY = "query"
@@ -108,8 +108,8 @@ def _parse_settings(text: str) -> ClientSettings:
 
 
 def _answer(message: Message, context: Context, make: MakeClient, clients_of: ListClients) -> RecordDict:
-    arrays = next(iter(message.content.array_records.values()))
-    config = next(iter(message.content.config_records.values()), ConfigRecord())
+    arrays = next(iter(records_of(message.content, ArrayRecord).values()))
+    config = next(iter(records_of(message.content, ConfigRecord).values()), ConfigRecord())
     names, parameters = list(arrays), [array_view(array) for array in arrays.values()]
     clients = clients_of(config, context)
 
@@ -129,11 +129,10 @@ def _answer(message: Message, context: Context, make: MakeClient, clients_of: Li
 
 def _exchange_state(message: Message, context: Context) -> RecordDict:
     """Hand out the node's state, or replace it by the one that came (to resume a simulation)."""
-    if message.content.array_records:
-        for name, record in message.content.array_records.items():
-            context.state[name] = record
-        return RecordDict()
-    return RecordDict(dict(context.state.array_records.items()))
+    sent = records_of(message.content, ArrayRecord)
+    for name, record in sent.items():
+        context.state[name] = record
+    return RecordDict() if sent else RecordDict({**records_of(context.state, ArrayRecord)})
 
 
 app = cohort_client_app(

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from byzflower.clients import training
 from byzflower.clients.settings import ClientSettings, training_data
 from byzflower.randomness import numpy_generator
+from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
-from byzflower.uploads.flower_compat import MemoryArray, array_view
+from byzflower.uploads.flower_compat import MemoryArray, array_view, records_of
 from byzflower.uploads.layout import Layout
 
 _MOMENTUM = "local-momentum"
@@ -48,7 +49,7 @@ class BenignClient(NumPyClient):
         """Train on the broadcast model for one round."""
         started = time.perf_counter()
         server_round = int(config["server-round"])
-        with training.one_thread():
+        with one_thread():
             arrays, loss = self._upload(parameters, server_round, str(config.get("upload", "weights")))
         metrics: dict[str, Scalar] = {
             CLIENT_ID: self.client_id,
@@ -63,7 +64,7 @@ class BenignClient(NumPyClient):
         """Score the broadcast model on the client's own training samples."""
         model = self._loaded(parameters).model
         x, y = self.dataset.train(self.indices)
-        with training.one_thread():
+        with one_thread():
             scores = training.evaluate(model, x.to(self.device), y.to(self.device))
         loss = scores.pop("loss")
         return loss, len(self.indices), {CLIENT_ID: self.client_id, **scores}
@@ -107,21 +108,21 @@ class BenignClient(NumPyClient):
         """Apply local momentum and the attack to the parameters' part of a row, in place."""
         gradient = row[: layout.d]
         if self.settings.local_momentum:
-            gradient[:] = self._with_momentum(gradient)
-        gradient[:] = self.corrupt(gradient, server_round)
+            self._add_momentum(gradient)
+        if self.corrupts(server_round):
+            gradient[:] = self.corrupt(gradient, server_round)
         return row
 
-    def _with_momentum(self, gradient: NDArray[Any]) -> NDArray[Any]:
-        """Return m = (1 - beta) g + beta m, kept in the node's state (ROP, Algorithm 1); m = 0 at first."""
+    def _add_momentum(self, gradient: NDArray[Any]) -> None:
+        """Make g into m = (1 - beta) g + beta m (ROP, Algorithm 1); the node keeps m, which starts at 0."""
         beta = self.settings.local_momentum
-        record = self.state.array_records.get(_MOMENTUM, ArrayRecord())
+        record = records_of(self.state, ArrayRecord).get(_MOMENTUM) or ArrayRecord()
         key = str(self.client_id)
-        momentum: NDArray[Any] = gradient * gradient.dtype.type(1 - beta)
+        gradient *= gradient.dtype.type(1 - beta)
         if key in record:
-            momentum += array_view(record[key]) * gradient.dtype.type(beta)
-        record[key] = MemoryArray(momentum)
+            gradient += array_view(record[key]) * gradient.dtype.type(beta)
+        record[key] = MemoryArray(gradient.copy())
         self.state[_MOMENTUM] = record
-        return momentum
 
     def _loaded(self, parameters: NDArrays) -> training.Workspace:
         space = training.workspace(

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,21 +17,6 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 Batches = Iterator[Batch]
 
 _thread = threading.local()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run torch on one CPU thread in this thread.
-
-    Clients are trained in parallel by processes or threads, so more would only get in each other's
-    way; and a client's result must not depend on how many cores its process was given.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Workspace:
@@ -64,6 +48,10 @@ class Workspace:
                 np.copyto(tensor.numpy(), array)
             else:
                 tensor.copy_(torch.tensor(array))
+
+    def in_training(self) -> torch.nn.Module:
+        """The model, in training mode."""
+        return self.model if self.model.training else self.model.train()
 
     def arrays(self) -> list[NDArray[Any]]:
         """Copies of the model's arrays, in state-dict order."""
@@ -103,7 +91,7 @@ def train_weights(space: Workspace, batches: Batches, settings: ClientSettings) 
     Returns:
         The mean training loss over the batches.
     """
-    model, parameters = space.model.train(), space.parameters
+    model, parameters = space.in_training(), space.parameters
     optimizer = _make_optimizer(parameters, settings)
     losses = []
     for x, y in batches:
@@ -125,7 +113,7 @@ def mean_gradient(
     Returns:
         One gradient per parameter, and the mean loss.
     """
-    model, parameters = space.model.train(), space.parameters
+    model, parameters = space.in_training(), space.parameters
     losses: list[torch.Tensor] = []
     total: list[torch.Tensor] = []
     for x, y in batches:

@@ -1,6 +1,7 @@
 """A classification data set as client processes see it: arrays on disk, mapped, never copied per process."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,12 @@ class Dataset:
 
     def images(self, raw: NDArray[Any]) -> torch.Tensor:
         """Standardise raw images: (b, c, h, w) of any type -> float32, mean 0 and std 1 per channel."""
-        x = torch.from_numpy(raw.astype(np.float32))
-        shape = (1, -1, 1, 1)
-        return x.sub_(torch.from_numpy(self.mean).view(shape)).div_(torch.from_numpy(self.std).view(shape))
+        mean, std = self._moments
+        return torch.from_numpy(raw.astype(np.float32)).sub_(mean).div_(std)
+
+    @cached_property
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.from_numpy(self.mean).view(1, -1, 1, 1), torch.from_numpy(self.std).view(1, -1, 1, 1)
 
     def train(self, indices: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         """Training examples at `indices`: standardised images and labels."""

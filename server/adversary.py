@@ -17,7 +17,7 @@ from byzflower.randomness import torch_generator
 from byzflower.strategies.base import UPLOAD_MODE, RobustStrategy, stack_dense
 from byzflower.uploads.base import CLIENT_ID
 from byzflower.uploads.dense import DenseUpload
-from byzflower.uploads.flower_compat import array_record, array_view
+from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply, encode_upload
 
@@ -180,7 +180,7 @@ class Adversary(Strategy):
                 gradient = crafted[client].numpy()
                 rows[i, :d] = gradient if self.upload == "gradient" else self._global[:d] - gradient
         replaced = DenseUpload(upload.client_ids, upload.num_examples, upload.metrics, rows)
-        (name,) = reply.content.array_records
+        (name,) = records_of(reply.content, ArrayRecord)
         arrays = array_record(replaced.payload(layout, cohort=_is_cohort(reply)))
         return _with_content(reply, RecordDict({**reply.content, name: arrays}))
 
@@ -202,7 +202,7 @@ class Adversary(Strategy):
         upload, _ = decode_reply(reply, DenseUpload, layout)
         if not isinstance(upload, DenseUpload):
             return None
-        if not any(CLIENT_ID in metrics for metrics in reply.content.metric_records.values()):
+        if not any(CLIENT_ID in metrics for metrics in records_of(reply.content, MetricRecord).values()):
             upload.client_ids = [self._ranks[reply.metadata.src_node_id]]
         return upload
 
@@ -215,7 +215,7 @@ class Adversary(Strategy):
 def _is_cohort(reply: Message) -> bool:
     if not reply.has_content():
         return False
-    return any(isinstance(m.get(CLIENT_ID), list) for m in reply.content.metric_records.values())
+    return any(isinstance(m.get(CLIENT_ID), list) for m in records_of(reply.content, MetricRecord).values())
 
 
 def _with_content(reply: Message, content: RecordDict) -> Message:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.common import ConfigRecord, Message, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from byzflower.server.config import RunConfig
 from byzflower.server.evaluation import ServerEvaluation
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
-from byzflower.uploads.flower_compat import array_record, array_view, poll_often
+from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 
 OnRound = Callable[[Record], None]
 
@@ -213,7 +213,7 @@ class Federation:
         nodes = wait_for_nodes(grid, self.nodes)
         state: dict[str, dict[str, NDArray[Any]]] = {}
         for reply in self._query(grid, [(node, RecordDict()) for node in nodes]):
-            for name, record in reply.content.array_records.items():
+            for name, record in records_of(reply.content, ArrayRecord).items():
                 own = {key: np.array(array_view(array)) for key, array in record.items()}
                 state.setdefault(name, {}).update(own)
         return state

@@ -1,5 +1,6 @@
 """Run a configuration on one of the engines, in this process or on Ray."""
 
+import gc
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.federation import Federation, OnRound, Outcome
 from byzflower.server.inline import InlineGrid
 from byzflower.server.recorder import Recorder
+from byzflower.threads import one_thread
 from byzflower.uploads.flower_compat import run_on_ray
 
 
@@ -51,9 +53,12 @@ def _simulate_inline(
 ) -> Outcome:
     nodes = node_count(config, os.cpu_count() or 1)
     grid = InlineGrid(client_app, nodes)
+    gc.freeze()  # or the collector walks through all imported modules again and again
     try:
-        return Federation(config, nodes, recorder).run(grid, on_round, stop)
+        with one_thread():
+            return Federation(config, nodes, recorder).run(grid, on_round, stop)
     finally:
+        gc.unfreeze()
         grid.close()
 
 

@@ -19,7 +19,7 @@ from byzflower.randomness import numpy_generator
 from byzflower.strategies.result import AggregationResult, TooFewClients
 from byzflower.uploads.base import Rejected, Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
-from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
+from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
 
@@ -559,7 +559,8 @@ def wait_for_nodes(grid: Grid, minimum: int, poll_seconds: float = 0.05, timeout
 
 
 def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
-    asked = message.content.config_records[configrecord_key].get(CLIENT_IDS, [])
+    config = records_of(message.content, ConfigRecord)[configrecord_key]
+    asked = config.get(CLIENT_IDS, [])
     return [int(client) for client in asked] if isinstance(asked, list) else []
 
 

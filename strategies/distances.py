@@ -2,7 +2,10 @@
 
 import torch
 
+from byzflower.threads import map_blocks
+
 _BLOCK_COLUMNS = 1 << 12
+_BLOCKS_PER_TASK = 8
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
 _CANCELLATION = 0.05
@@ -46,19 +49,24 @@ def _centred_gram(gradients: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Te
     """Gram matrix and squared norms, in float64, of `rows` minus their first."""
     k, d = len(rows), gradients.shape[1]
     everything = k == len(gradients)
-    gram = torch.zeros(k, k, dtype=torch.float64, device=gradients.device)
-    norms = torch.zeros(k, dtype=torch.float64, device=gradients.device)
-    for start in range(0, d, _BLOCK_COLUMNS):
-        block = gradients[:, start : start + _BLOCK_COLUMNS]
-        block = block if everything else block[rows]
-        block = block - block[0]
-        product = block @ block.T
-        if not torch.isfinite(product).all():  # rows beyond 1e19: their squares need float64
-            block = block.double()
+
+    def work(columns: slice) -> torch.Tensor:
+        total = torch.zeros(k, k, dtype=torch.float64, device=gradients.device)
+        for start in range(columns.start, columns.stop, _BLOCK_COLUMNS):
+            block = gradients[:, start : min(start + _BLOCK_COLUMNS, columns.stop)]
+            block = block if everything else block[rows]
+            block = block - block[0]
             product = block @ block.T
-        gram += product
-        norms += product.diagonal()
-    return gram, norms
+            if not torch.isfinite(product).all():  # rows beyond 1e19: their squares need float64
+                block = block.double()
+                product = block @ block.T
+            total += product
+        return total
+
+    gram = torch.zeros(k, k, dtype=torch.float64, device=gradients.device)
+    for total in map_blocks(work, d, _BLOCKS_PER_TASK * _BLOCK_COLUMNS):
+        gram += total
+    return gram, gram.diagonal().clone()
 
 
 def _groups(linked: torch.Tensor) -> list[torch.Tensor]:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from byzflower.threads import map_blocks
+
 _BLOCK_COLUMNS = 1 << 15
 
 
@@ -68,8 +70,10 @@ def weighted_sum(gradients: torch.Tensor, weights: torch.Tensor) -> torch.Tensor
     share = weights[used].to(gradients.dtype)
     everything = len(used) == len(weights)
     out = torch.empty(gradients.shape[1], dtype=gradients.dtype, device=gradients.device)
-    for start in range(0, gradients.shape[1], _BLOCK_COLUMNS):
-        block = gradients[:, start : start + _BLOCK_COLUMNS]
-        block = block if everything else block[used]
-        torch.mv(block.T, share, out=out[start : start + _BLOCK_COLUMNS])
+
+    def work(columns: slice) -> None:
+        block = gradients[:, columns]
+        torch.mv((block if everything else block[used]).T, share, out=out[columns])
+
+    map_blocks(work, gradients.shape[1], _BLOCK_COLUMNS)
     return out

@@ -7,11 +7,13 @@ import importlib
 import math
 from collections.abc import Callable
 from io import BytesIO
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
-from flwr.common import Array, ArrayRecord, Error, Message, RecordDict
+from flwr.common import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+
+R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 _NPY_STYPE = "numpy.ndarray"
 _MAX_HEADER_BYTES = 4096
@@ -115,10 +117,19 @@ def array_record(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:
     return record
 
 
+def records_of(content: RecordDict, kind: type[R]) -> dict[str, R]:
+    """A message's records of one kind, by name.
+
+    Flower's own properties for this make reference cycles, which keep whole models in memory until
+    the garbage collector happens to run.
+    """
+    return {name: record for name, record in content.items() if isinstance(record, kind)}
+
+
 def wire_bytes(content: RecordDict) -> int:
     """Bytes of array payload in a message's content, as Flower would serialise it."""
     total = 0
-    for record in content.array_records.values():
+    for record in records_of(content, ArrayRecord).values():
         for array in record.values():
             total += array_bytes(array)
     return total

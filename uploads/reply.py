@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from flwr.common import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from byzflower.uploads.base import (
     CLIENT_ID,
@@ -14,7 +14,7 @@ from byzflower.uploads.base import (
     Upload,
     check_num_examples,
 )
-from byzflower.uploads.flower_compat import DecodeError, array_record, array_view
+from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 
 FAILED = "failed-clients"
@@ -131,12 +131,12 @@ def decode_metrics(content: RecordDict, node: int, weighted_by_key: str = NUM_EX
     Raises:
         Rejected: none or several, no weight, or lists of different lengths.
     """
-    metrics = _only(content.metric_records, "MetricRecord")
+    metrics = _only(content, MetricRecord)
     if weighted_by_key not in metrics:
         raise Rejected(f"no {weighted_by_key!r} in the MetricRecord")
     claimed = metrics.get(CLIENT_ID, node)
     cohort = isinstance(claimed, list)
-    ids = list(claimed) if isinstance(claimed, list) else [claimed]
+    ids: list[Any] = list(claimed) if isinstance(claimed, list) else [claimed]
     if not all(isinstance(i, int) and 0 <= i < 2**64 for i in ids):
         raise Rejected("client-id is not a non-negative integer")
     columns = {key: value if isinstance(value, list) else [value] for key, value in metrics.items()}
@@ -161,7 +161,7 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 def _decode_content(
     content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
 ) -> tuple[Upload | None, list[Rejection]]:
-    record = _only(content.array_records, "ArrayRecord")
+    record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
     rejections = _failed_clients(content)
     keep = []
@@ -236,17 +236,16 @@ def _name_clients(faults: list[Rejection], node: int, roster: Roster) -> list[Re
     return named
 
 
-def _only(records: Mapping[str, Any], kind: str) -> Any:
+def _only(content: RecordDict, kind: type[R]) -> R:
+    records = records_of(content, kind)
     if len(records) != 1:
-        raise Rejected(f"expected one {kind}, got {len(records)}")
+        raise Rejected(f"expected one {kind.__name__}, got {len(records)}")
     return next(iter(records.values()))
 
 
 def _failed_clients(content: RecordDict) -> list[Rejection]:
     faults: list[Rejection] = []
-    if FAILED not in content.config_records:
-        return faults
-    for client, reason in content.config_records[FAILED].items():
+    for client, reason in records_of(content, ConfigRecord).get(FAILED, ConfigRecord()).items():
         try:
             faults.append(Rejection(int(client), f"{reason!s:.300}"))
         except ValueError:

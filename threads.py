@@ -1,0 +1,72 @@
+"""Parallel work over columns that gives the same bits on any number of cores."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_users = 0
+_before = 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch's own operations on one CPU thread.
+
+    Torch's threads spin while they wait, and so take the cores from clients that train side by side;
+    and the order in which they add depends on how many there are. The setting is the whole process's:
+    whoever is the last to leave restores it.
+    """
+    global _users, _before
+    with _lock:
+        if _users == 0:
+            _before = torch.get_num_threads()
+        _users += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                torch.set_num_threads(_before)
+
+
+def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
+    """Call `work` with every block of `width` columns, on all cores; results come in the blocks' order.
+
+    What is done in a block must not depend on other blocks: then neither does the result on the number
+    of cores.
+
+    Args:
+        work: releases the GIL for most of its time, as NumPy's and torch's operations do.
+        columns: how many there are.
+        width: of a block; the last one may be narrower.
+    """
+    blocks = [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
+    with one_thread():
+        if len(blocks) <= 1 or _workers() == 1:
+            return [work(block) for block in blocks]
+        return list(_pool().map(work, blocks))
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_workers(), thread_name_prefix="columns")
+
+
+# A forked process has the pool's object but none of its threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)
