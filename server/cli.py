@@ -20,7 +20,7 @@ from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, DataNotFoundError, class_counts
 from byzflower.models import MODELS
 from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.plots import plot_accuracy, plot_partition
+from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recorder import Record, Recorder
 from byzflower.server.simulation import simulate
 from byzflower.strategies import STRATEGIES
@@ -117,7 +117,13 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     dataset, parts = training_data(first)
     counts = class_counts(parts, dataset.train_y, dataset.num_classes)
     partition = plot_partition(counts, folders[-1] / "partition.png", first.byzantine_ids())
-    for what, where in (("results", None), ("plot", picture), ("partition", partition)):
+    table_of_it = write_partition(counts, folders[-1] / "partition.csv", first.byzantine_ids())
+    for what, where in (
+        ("results", None),
+        ("plot", picture),
+        ("partition", partition),
+        ("partition", table_of_it),
+    ):
         for path in folders if where is None else [where]:
             _console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
 

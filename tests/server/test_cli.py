@@ -36,7 +36,10 @@ def test_the_default_job_compares_a_mean_with_a_defence(tmp_path):
     assert re.search(r"fedavg .* all ", output)
     assert re.search(r"multikrum .*12\.0 of 20 .*1\.000 .*1\.000", output)
     pictures = re.findall(r"(?:plot|partition): (\S+)", output)
-    assert len(pictures) == 2
+    assert len(pictures) == 3
+    table = Path(pictures.pop()).read_text().splitlines()
+    assert table[0].startswith("client,byzantine,samples,class 0")
+    assert sum(int(line.split(",")[2]) for line in table[1:]) == 1438
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in pictures)
     for folder in re.findall(r"results: (\S+)", output):
         names = {p.name for p in Path(folder).iterdir()}
