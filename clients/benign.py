@@ -27,6 +27,8 @@ class BenignClient(NumPyClient):
     local momentum, lives in `state`, which Flower keeps for the node.
     """
 
+    only_reads = True  # `fit` does not write to the arrays it is given
+
     def __init__(self, client_id: int, settings: ClientSettings, state: RecordDict | None = None):
         """Make the client.
 

@@ -47,7 +47,7 @@ class ByzantineClient(BenignClient):
 
     def corrupt(self, gradient: NDArray[Any], server_round: int) -> NDArray[Any]:
         """Apply a LOCAL attack to the honest pseudo-gradient."""
-        if not (isinstance(self.attack, LocalAttack) and self.attack.active(server_round)):
+        if not isinstance(self.attack, LocalAttack):
             return gradient
         generator = torch_generator(self.settings.seed, "attack", server_round, self.client_id)
         corrupted: NDArray[Any] = self.attack.corrupt(torch.from_numpy(gradient), generator).numpy()

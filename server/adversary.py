@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from byzflower.attacks import AttackView, CollusiveAttack, Knowledge
 from byzflower.randomness import torch_generator
 from byzflower.strategies.base import UPLOAD_MODE, RobustStrategy, stack_dense
-from byzflower.uploads.base import CLIENT_ID
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
@@ -64,6 +64,7 @@ class Adversary(Strategy):
         self.upload = strategy.upload if isinstance(strategy, RobustStrategy) else upload
         self.server_lr = strategy.server_lr if isinstance(strategy, RobustStrategy) else server_lr
         self.seed = seed
+        self._weighted_by = getattr(strategy, "weighted_by_key", NUM_EXAMPLES)
         self.info: dict[str, float] = {}
         self._ranks: dict[int, int] = {}
         self._layout: Layout | None = None
@@ -199,7 +200,7 @@ class Adversary(Strategy):
 
     def _decode(self, reply: Message, layout: Layout) -> DenseUpload | None:
         """The well-formed uploads of a reply; clients without a logical id get their rank for one."""
-        upload, _ = decode_reply(reply, DenseUpload, layout)
+        upload, _ = decode_reply(reply, DenseUpload, layout, self._weighted_by)
         if not isinstance(upload, DenseUpload):
             return None
         if not any(CLIENT_ID in metrics for metrics in records_of(reply.content, MetricRecord).values()):

@@ -4,6 +4,7 @@ import inspect
 import logging
 import os
 import sys
+import tomllib
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,9 @@ from byzflower.datasets import DATASETS, DataNotFoundError, class_counts
 from byzflower.models import MODELS
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
-from byzflower.server.recorder import Record, Recorder
+from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
-from byzflower.strategies import STRATEGIES
+from byzflower.strategies import STRATEGIES, TooManySkippedRounds
 
 _console = Console()
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
@@ -32,26 +33,36 @@ _DEMO: dict[str, Any] = {"attack_options": "eps=10", "clip_norm": 10.0}
 _DEMO_STRATEGIES = "fedavg,multikrum"
 
 
-def run(fresh: bool, list_names: bool, **options: Any) -> None:
+def run(fresh: bool, list_names: bool, config: Path | None, **options: Any) -> None:
     """Train federated models under attack, once per strategy, and compare the defences."""
     if list_names:
         _list()
         return
     given = {name: value for name, value in options.items() if value is not None}
-    strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
-    if "attack" not in given:
-        given = {**_DEMO, **given}
     try:
+        given = {**(_DEMO if config is None and "attack" not in given else _read(config)), **given}
+        strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
         configs = [RunConfig.make({**given, "strategy": name.strip()}) for name in strategies]
         _check_data(configs[0])
         histories = _run_all(configs, fresh)
     except (ConfigError, DataNotFoundError) as error:
-        for line in str(error).splitlines():
-            _console.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
+        _complain(str(error))
         raise typer.Exit(2) from None
     if histories is None:
         raise typer.Exit(130)
     _report(configs, histories)
+    if any("model" not in result for result in histories):
+        raise typer.Exit(1)
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    """Options from a TOML file, such as the config.toml of an earlier run."""
+    if config is None:
+        return {}
+    try:
+        return {k.replace("-", "_"): v for k, v in tomllib.loads(config.read_text()).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config: {config} cannot be read: {error}") from None
 
 
 def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
@@ -60,7 +71,12 @@ def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
     for config in configs:
         with _progress() as progress:
             task = progress.add_task(config.strategy, total=config.rounds, score="starting")
-            outcome = simulate(config, _updater(progress, task), fresh=fresh)
+            try:
+                outcome = simulate(config, _updater(progress, task), fresh=fresh)
+            except TooManySkippedRounds as reason:  # the other strategies may fare better
+                _complain(f"{config.strategy}: {reason}")
+                results.append(summarise(Recorder(config).records()))
+                continue
             progress.update(task, completed=config.rounds if not outcome.interrupted else None)
         if outcome.interrupted:
             _console.print(
@@ -70,6 +86,11 @@ def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
             return None
         results.append(outcome.result)
     return results
+
+
+def _complain(text: str) -> None:
+    for line in text.splitlines():
+        _console.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _progress() -> Progress:
@@ -186,6 +207,15 @@ def _command() -> Callable[..., None]:
 
     command.__doc__ = run.__doc__
     extra = [
+        inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option("--config", help="TOML file with options, e.g. a run's config.toml"),
+            ],
+        ),
         inspect.Parameter(
             "fresh",
             inspect.Parameter.KEYWORD_ONLY,

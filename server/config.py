@@ -147,11 +147,6 @@ class RunConfig(ClientSettings):
         attack = self.make_attack()
         return attack if isinstance(attack, CollusiveAttack) else None
 
-    def attack_knowledge(self) -> Knowledge | None:
-        """What the attack knows; None without one."""
-        attack = self.make_attack()
-        return None if attack is None else Knowledge(getattr(attack, "knowledge"))  # noqa: B009
-
     def client_settings(self) -> ClientSettings:
         """The part that clients get to see."""
         return ClientSettings(**{name: getattr(self, name) for name in ClientSettings.model_fields})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.common import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -230,7 +230,7 @@ class Federation:
         self._query(grid, contents)
 
     def _query(self, grid: Grid, contents: Sequence[tuple[int, RecordDict]]) -> list[Message]:
-        messages = [Message(content, node, "query") for node, content in contents]
+        messages = [Message(content, node, MessageType.QUERY) for node, content in contents]
         replies = list(grid.send_and_receive(messages, timeout=self.config.round_timeout))
         if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
             raise RuntimeError("a node did not exchange its clients' state")

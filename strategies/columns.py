@@ -28,7 +28,7 @@ def reduce_sorted_columns(
             several threads, on disjoint columns.
     """
     n, d = gradients.shape
-    values = gradients.numpy()
+    values = gradients.detach().numpy()
     width = max(1, _BLOCK_SCALARS // n)
 
     def work(columns: slice) -> None:
@@ -50,7 +50,7 @@ def mean_of_middle(gradients: torch.Tensor, first: int, last: int) -> torch.Tens
     out = torch.empty(gradients.shape[1], dtype=gradients.dtype)
     result = out.numpy()
     if len(gradients) <= _NETWORK_ROWS:
-        _mean_by_network(gradients.numpy(), first, last, result)
+        _mean_by_network(gradients.detach().numpy(), first, last, result)
         return out
 
     def reduce(block: NDArray[np.floating], columns: slice) -> None:

@@ -28,3 +28,9 @@ class FedAvg(RobustStrategy):
     def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
         """Apply `mean`."""
         return mean(gradients, weights)
+
+    def aggregate_buffers(
+        self, buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Average them like the parameters."""
+        return mean(buffers, weights).gradient

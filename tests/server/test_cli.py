@@ -124,6 +124,28 @@ def test_a_finished_comparison_is_shown_again_without_running(tmp_path):
     ]
 
 
+def test_a_run_can_be_repeated_from_its_config_file(tmp_path):
+    arguments = [*QUICK, "--strategy", "median", "--attack", "alie", "--attack-options", "z=none"]
+    code, output = invoke(*arguments, "--out", str(tmp_path / "a"))
+    assert code == 0, output
+    (first,) = (tmp_path / "a").rglob("result.json")
+    code, output = invoke("--config", str(first.parent / "config.toml"), "--out", str(tmp_path / "b"))
+    assert code == 0, output
+    (second,) = (tmp_path / "b").rglob("result.json")
+    assert first.read_bytes() == second.read_bytes()
+    assert invoke("--config", str(tmp_path / "none.toml"))[0] == 2
+
+
+def test_a_strategy_that_gives_up_does_not_end_the_comparison(tmp_path):
+    """All honest clients diverge at this rate; nothing usable arrives."""
+    options = [*QUICK, "--rounds", "5", "--lr", "1e30", "--strategy", "krum,trimmedmean"]
+    code, output = invoke(*options, "--out", str(tmp_path))
+    assert code == 1, output
+    for name in ("krum", "trimmedmean"):
+        assert f"error: {name}: 3 rounds in a row were skipped (max_skipped_rounds=3)" in output
+        assert re.search(rf"│ {name} +│", output)
+
+
 @pytest.mark.ray
 def test_ctrl_c_leaves_a_folder_to_go_on_from(tmp_path):
     command = [sys.executable, str(ROOT / "run_sim.py"), "--out", str(tmp_path), "--strategy", "median"]

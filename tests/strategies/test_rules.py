@@ -260,3 +260,20 @@ def test_blocks_cover_every_column(n, d):
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(d))
     np.testing.assert_allclose(median(x).gradient, np.median(x.numpy(), axis=0), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(mean(x).gradient, x.mean(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradient_modes_do_not_matter(rule):
+    x = torch.randn(11, 100_000, generator=torch.Generator().manual_seed(6))
+    expected = RULES[rule](x, 2).gradient
+    assert torch.equal(RULES[rule](x.clone().requires_grad_(), 2).gradient.detach(), expected)
+    with torch.inference_mode():
+        assert torch.equal(RULES[rule](x.clone(), 2).gradient, expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_number_of_cores_does_not_matter(rule, monkeypatch):
+    x = torch.randn(60, 300_000, generator=torch.Generator().manual_seed(7))
+    expected = RULES[rule](x, 5).gradient
+    monkeypatch.setattr("byzflower.threads._workers", lambda: 1)
+    assert torch.equal(RULES[rule](x, 5).gradient, expected)
