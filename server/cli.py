@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from byzflower.attacks import ATTACKS
 from byzflower.clients.settings import training_data
-from byzflower.datasets import DATASETS, DataNotFoundError, class_counts
+from byzflower.datasets import DATASETS, class_counts
 from byzflower.models import MODELS
+from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.console import complain, console, names_of_mistakes
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
 from byzflower.strategies import STRATEGIES, TooManySkippedRounds
 
-_console = Console()
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
 # Clipped gradients keep honest clients finite after FedAvg has lost the model.
 _DEMO: dict[str, Any] = {"attack_options": "eps=10", "clip_norm": 10.0}
@@ -39,15 +38,12 @@ def run(fresh: bool, list_names: bool, config: Path | None, **options: Any) -> N
         _list()
         return
     given = {name: value for name, value in options.items() if value is not None}
-    try:
+    with names_of_mistakes():
         given = {**(_DEMO if config is None and "attack" not in given else _read(config)), **given}
         strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
         configs = [RunConfig.make({**given, "strategy": name.strip()}) for name in strategies]
         _check_data(configs[0])
         histories = _run_all(configs, fresh)
-    except (ConfigError, DataNotFoundError) as error:
-        _complain(str(error))
-        raise typer.Exit(2) from None
     if histories is None:
         raise typer.Exit(130)
     _report(configs, histories)
@@ -74,23 +70,18 @@ def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
             try:
                 outcome = simulate(config, _updater(progress, task), fresh=fresh)
             except TooManySkippedRounds as reason:  # the other strategies may fare better
-                _complain(f"{config.strategy}: {reason}")
+                complain(f"{config.strategy}: {reason}")
                 results.append(summarise(Recorder(config).records()))
                 continue
             progress.update(task, completed=config.rounds if not outcome.interrupted else None)
         if outcome.interrupted:
-            _console.print(
+            console.print(
                 f"stopped; the same command goes on from the last finished round: {outcome.recorder.folder}",
                 soft_wrap=True,
             )
             return None
         results.append(outcome.result)
     return results
-
-
-def _complain(text: str) -> None:
-    for line in text.splitlines():
-        _console.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
 
 
 def _progress() -> Progress:
@@ -100,7 +91,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[score]}"),
         TimeRemainingColumn(),
-        console=_console,
+        console=console,
     )
 
 
@@ -130,7 +121,7 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
             _number(result["recall"]),
             str(result["quarantined"]),
         )
-    _console.print(table)
+    console.print(table)
     folders = [Recorder(config).folder for config in configs]
     names = [config.strategy for config in configs]
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
@@ -146,7 +137,7 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
         ("partition", table_of_it),
     ):
         for path in folders if where is None else [where]:
-            _console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+            console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:
@@ -173,7 +164,7 @@ def _list() -> None:
         for name in sorted(registry):
             summary = (inspect.getdoc(registry[name]) or "").splitlines()[0]
             table.add_row(f"[bold]{name}[/bold]", summary)
-        _console.print(table)
+        console.print(table)
 
 
 def _option(name: str, field: Any) -> inspect.Parameter:
@@ -202,8 +193,9 @@ def _shown(default: object) -> str:
 
 
 def _command() -> Callable[..., None]:
-    def command(**options: Any) -> None:
-        run(**options)
+    def command(ctx: typer.Context, **options: Any) -> None:
+        if ctx.invoked_subcommand is None:
+            run(**options)
 
     command.__doc__ = run.__doc__
     extra = [
@@ -232,14 +224,17 @@ def _command() -> Callable[..., None]:
         ),
     ]
     fields = [_option(name, field) for name, field in RunConfig.model_fields.items()]
-    command.__signature__ = inspect.Signature([*fields, *extra])  # type: ignore[attr-defined]
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    command.__signature__ = inspect.Signature([context, *fields, *extra])  # type: ignore[attr-defined]
     return command
 
 
 def make_app() -> typer.Typer:
     """The command line as a typer application."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_command())
+    app.callback(invoke_without_command=True)(_command())
+    for command in (grid, report, redteam):
+        app.command()(command)
     return app
 
 

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
 import torch
@@ -163,6 +164,10 @@ class RunConfig(ClientSettings):
         """The run's name: given, or data set, attack and strategy."""
         return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
 
+    def folder(self) -> Path:
+        """Where the run's results are: ``<out>/<name>/<config hash>-<seed>``."""
+        return Path(self.out) / self.run_name() / f"{self.config_hash()}-{self.seed}"
+
     # -- making ------------------------------------------------------------------------------------
 
     @classmethod
@@ -173,7 +178,7 @@ class RunConfig(ClientSettings):
             ConfigError: one line per mistake, naming the option.
         """
         unknown = [
-            _unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
+            unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
         ]
         if unknown:
             raise ConfigError("\n".join(unknown))
@@ -197,10 +202,11 @@ def _readable(error: Any) -> str:
 
 
 def _unknown(option: str, name: str, registry: Collection[str]) -> list[str]:
-    return [] if name in registry else [_unknown_text(option, name, registry)]
+    return [] if name in registry else [unknown_text(option, name, registry)]
 
 
-def _unknown_text(what: str, name: str, registry: Collection[str]) -> str:
+def unknown_text(what: str, name: str, registry: Collection[str]) -> str:
+    """Say that a name is unknown, which one was probably meant, and which there are."""
     close = difflib.get_close_matches(name.lower(), list(registry), n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
@@ -220,7 +226,7 @@ def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) 
     types, mistakes = get_type_hints(owner.__init__), []  # type: ignore[misc]
     for name, value in given.items():
         if name not in known:
-            mistakes.append(f"{option}: {_unknown_text('parameter', name, known)}")
+            mistakes.append(f"{option}: {unknown_text('parameter', name, known)}")
             continue
         try:
             TypeAdapter(types[name]).validate_python(value)

@@ -42,9 +42,9 @@ class Recorder:
     """Writes config.toml, rounds.jsonl, checkpoint.pt, result.json and model.pt of one run."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Open (or make) the folder ``<out>/<name>/<config hash>-<seed>``."""
+        """Open (or make) the run's folder."""
         self.config = config
-        self.folder = Path(config.out) / config.run_name() / f"{config.config_hash()}-{config.seed}"
+        self.folder = config.folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.history: list[Record] = []
         settings = {k: _toml(v) for k, v in config.model_dump().items() if v is not None}
