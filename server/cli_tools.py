@@ -62,12 +62,13 @@ def grid(
 def report(
     folder: Annotated[Path, typer.Argument(help="a grid's folder, or any folder with runs in it")],
     html: Annotated[Path | None, typer.Option(help="also write a self-contained page")] = None,
+    to: Annotated[Path | None, typer.Option(help="where to write; default <folder>/report")] = None,
 ) -> None:
-    """Write tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of runs into <folder>/report."""
+    """Write tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of runs."""
     with names_of_mistakes():
         loaded = load_report(folder)
-    target = folder / "report"
-    target.mkdir(exist_ok=True)
+    target = to or folder / "report"
+    target.mkdir(parents=True, exist_ok=True)
     text = markdown(loaded)
     (target / "report.md").write_text(text)
     _write_tables(loaded, target)
@@ -200,7 +201,7 @@ def markdown(loaded: Report) -> str:
             table = loaded.table(metric, panel)
             if metric == recipe.metric or not table.is_empty:
                 lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
-        lines.append(f"![{recipe.metric} over rounds](curves-{number}.svg)\n")
+        lines.append(f"![{recipe.metric} over rounds](curves-{number}.png)\n")
     for run in loaded.failures:
         where = ", ".join(f"{axis} {label}" for axis, label in run.labels.items())
         lines.append(f"Failed: {where}: {run.error}\n")

@@ -22,7 +22,7 @@ def curves(report: Report, panel: Mapping[str, str], ink: str = _INK) -> Figure 
     rows = [row for row in report.axes[report.recipe.rows] if _histories(report, panel, row)]
     if not rows:
         return None
-    wide = min(len(rows), 3)
+    wide = 2 if len(rows) in (2, 4) else min(len(rows), 3)
     high = math.ceil(len(rows) / wide)
     with _style(ink):
         figure = _figure(3.4 * wide, 2.5 * high + 0.5)
@@ -37,8 +37,10 @@ def curves(report: Report, panel: Mapping[str, str], ink: str = _INK) -> Figure 
             place.set_title(row, fontsize="medium")
             place.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             place.grid(alpha=0.25)
-        for place in list(grid.flat)[len(rows) :]:
-            place.set_visible(False)
+        for number, place in enumerate(grid.flat):
+            place.set_visible(number < len(rows))
+            if number + wide >= len(rows):
+                place.tick_params(labelbottom=True)
         figure.supxlabel("round", fontsize="medium")
         figure.supylabel(report.recipe.metric, fontsize="medium")
         handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -50,13 +52,13 @@ def _histories(
     report: Report, panel: Mapping[str, str], row: str
 ) -> dict[str, tuple[list[int], np.ndarray[Any, Any]]]:
     """Column -> rounds, and (seeds, rounds) values where all seeds have the same rounds."""
-    found = {}
+    found, metric = {}, report.recipe.metric
     for column in report.axes[report.recipe.columns]:
         runs = report.matching({**panel, report.recipe.rows: row, report.recipe.columns: column})
         series = []
         for run in runs:
             history = (run.result or {}).get("history", [])
-            points = [(r["round"], r[report.recipe.metric]) for r in history if r.get(report.recipe.metric)]
+            points = [(r["round"], r[metric]) for r in history if r.get(metric) is not None]
             if points:
                 series.append(points)
         series = [points for points in series if len(points) == len(series[0])]

@@ -36,7 +36,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); p
 summary { cursor: pointer; }
 @media (max-width: 30rem) { body { font-size: 15px; padding: 1rem .7rem 3rem; }
   th, td { padding: .35rem .5rem; font-size: .85rem; } figure { overflow-x: auto; }
-  figure svg { min-width: 22rem; } }
+  .curves svg { min-width: 36rem; } }
 """
 
 # What else is shown below the recipe's own metric, where there are numbers of it.
@@ -82,7 +82,7 @@ def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
     yield f"<h2>{escape(main.title)}</h2>"
     yield _table(main, report.recipe.rows)
     if (figure := curves(report, panel)) is not None:
-        yield f"<figure>{to_svg(figure)}</figure>"
+        yield f"<figure class='curves'>{to_svg(figure)}</figure>"
     if (figure := heat_map(main)) is not None:
         yield f"<figure>{to_svg(figure)}</figure>"
     others = [table for metric in OTHER_METRICS if not (table := report.table(metric, panel)).is_empty]
