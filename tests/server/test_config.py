@@ -20,7 +20,8 @@ CHANGES = parse_options(
     "partition=shards, alpha=0.7, shards_per_client=3, min_size=2, max_samples=1000, optimizer=adam, lr=0.2,"
     "momentum=0.5, weight_decay=0.001, clip_norm=1.0, epochs=3, batches=4, batch_size=8, local_momentum=0.9,"
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
-    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5"
+    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
+    "lr_decay_rounds=2, lr_decay=0.5, diagnostics=true"
 )
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
