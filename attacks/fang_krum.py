@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import gram, products, squared_distances, squared_norms
+from byzflower.attacks.rows import gram, mean, products, squared_distances, squared_norms
 
 _HALVINGS = 60
 
@@ -28,7 +28,7 @@ def fang_krum(benign: torch.Tensor, num_byzantine: int) -> torch.Tensor:
         (d,) the upload of every attacker.
     """
     m, d = benign.shape
-    mu = benign.mean(dim=0)
+    mu = mean(benign)
     sign = mu.sign()
     alongside = products(benign, sign)[:, 0]
     norms = squared_norms(benign)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack
+from byzflower.attacks.rows import mean
 
 
 def fang_trimmed_mean(
@@ -24,7 +25,7 @@ def fang_trimmed_mean(
     Returns:
         (f, d) uploads.
     """
-    positive = benign.mean(dim=0) > 0
+    positive = mean(benign) > 0
     extreme = torch.where(positive, benign.amin(dim=0), benign.amax(dim=0))
     outward = (extreme > 0) != positive  # multiplying leads away from the benign values
     factors = torch.rand(

@@ -20,6 +20,8 @@ def largest_step(norm: float, products: torch.Tensor, slack: torch.Tensor) -> fl
     root = (products.square() + norm * slack).sqrt()
     # Each case without the difference of two nearly equal numbers.
     steps = torch.where(
-        products >= 0, (root + products) / norm, slack / (root - products).clamp(min=torch.finfo().tiny)
+        products >= 0,
+        (root + products) / norm,
+        slack / (root - products).clamp(min=torch.finfo(root.dtype).tiny),
     )
     return float(steps.min())

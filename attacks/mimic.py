@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, gaussian, repeat
-from byzflower.attacks.rows import products, squared_norms
+from byzflower.attacks.rows import mean, products, squared_norms
 
 
 def follow_drift(
-    benign: torch.Tensor, mean: torch.Tensor, direction: torch.Tensor, rounds: int
+    benign: torch.Tensor, centre: torch.Tensor, direction: torch.Tensor, rounds: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One round of the power iteration that finds along what the benign updates differ most.
 
     Args:
         benign: (m, d) benign pseudo-gradients of this round.
-        mean: (d,) mean of the rounds before.
+        centre: (d,) mean of the rounds before.
         direction: (d,) unit vector found in the rounds before; before the first, any one.
         rounds: how many rounds there were before.
 
@@ -23,15 +23,15 @@ def follow_drift(
         The new mean and the new unit vector: both averages over the rounds (Karimireddy et al., 2022).
     """
     share = 1 / (rounds + 1)
-    mean = mean + share * (benign.mean(dim=0) - mean)
-    along = products(benign, direction, origin=mean)[:, 0]
+    centre = centre + share * (mean(benign) - centre)
+    along = products(benign, direction, origin=centre)[:, 0]
     largest = float(along.abs().max())
     if largest == 0:
-        return mean, direction
-    drift = torch.zeros_like(mean)
+        return centre, direction
+    drift = torch.zeros_like(centre)
     for row, weight in zip(benign, (along / largest).tolist(), strict=True):
-        drift.add_(row - mean, alpha=weight)
-    return mean, _unit((1 - share) * direction + share * _unit(drift))
+        drift.add_(row - centre, alpha=weight)
+    return centre, _unit((1 - share) * direction + share * _unit(drift))
 
 
 def _unit(vector: torch.Tensor) -> torch.Tensor:
@@ -69,12 +69,12 @@ class Mimic(CollusiveAttack):
     def _most_different(self, view: AttackView) -> int:
         memory = view.memory
         if not memory:
-            mean = torch.zeros_like(view.benign[0])
-            start = _unit(gaussian(mean, 1.0, view.generator, 1)[0])
-            memory.update(mean=mean, direction=start, rounds=torch.tensor(0))
+            zero = torch.zeros_like(view.benign[0])
+            start = _unit(gaussian(zero, 1.0, view.generator, 1)[0])
+            memory.update(centre=zero, direction=start, rounds=torch.tensor(0))
         rounds = int(memory["rounds"])
         if rounds < self.warmup:
-            mean, direction = follow_drift(view.benign, memory["mean"], memory["direction"], rounds)
-            memory.update(mean=mean, direction=direction, rounds=torch.tensor(rounds + 1))
-        scores = products(view.benign, memory["direction"], origin=memory["mean"])[:, 0].abs().tolist()
+            centre, direction = follow_drift(view.benign, memory["centre"], memory["direction"], rounds)
+            memory.update(centre=centre, direction=direction, rounds=torch.tensor(rounds + 1))
+        scores = products(view.benign, memory["direction"], origin=memory["centre"])[:, 0].abs().tolist()
         return scores.index(max(scores))

@@ -6,6 +6,7 @@ import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack
 from byzflower.attacks.line_search import most_harmful
+from byzflower.attacks.rows import mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,5 +31,5 @@ class OptimalIPM(CollusiveAttack):
         Raises:
             ValueError: the server's rule is not known.
         """
-        mu = view.benign.mean(dim=0)
+        mu = mean(view.benign)
         return most_harmful(view, mu, lambda eps: mu.mul(-eps), self.evaluations)

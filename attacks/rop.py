@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import dot, squared_norms
+from byzflower.attacks.rows import dot, mean, squared_norms
 
 # Below this share of its norm, what is left of the vector of ones is rounding: the reference is parallel.
 _PARALLEL = 1e-6
@@ -59,10 +59,10 @@ class ROP(CollusiveAttack):
 
     def craft(self, view: AttackView) -> torch.Tensor:
         """Compute the upload of all attackers."""
-        mean = view.benign.mean(dim=0)
-        last = mean if view.previous_aggregate is None else view.previous_aggregate.to(mean)
-        start = mean.lerp(last, self.location)
-        return repeat(start.add_(self.perturb(mean.lerp(last, self.lam), view)), view.num_byzantine)
+        mu = mean(view.benign)
+        last = mu if view.previous_aggregate is None else view.previous_aggregate.to(mu)
+        start = mu.lerp(last, self.location)
+        return repeat(start.add_(self.perturb(mu.lerp(last, self.lam), view)), view.num_byzantine)
 
     def perturb(self, reference: torch.Tensor, view: AttackView) -> torch.Tensor:
         """Return what to add to m~: (d,) -> (d,)."""

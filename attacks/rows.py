@@ -13,28 +13,37 @@ from byzflower.threads import map_blocks
 _BLOCK_SCALARS = 1 << 18
 
 
+def mean(rows: torch.Tensor, keep: Sequence[int] | None = None) -> torch.Tensor:
+    """Per coordinate, mean of all rows, or of those to keep: (m, d) -> (d,).
+
+    Keeping all rows gives the same bits as not naming any.
+    """
+    out = torch.empty_like(rows[0])
+
+    def work(columns: slice) -> None:
+        out[columns] = _kept(rows, keep, columns).mean(dim=0)
+
+    map_blocks(work, rows.shape[1], max(1, _BLOCK_SCALARS // len(rows)))
+    return out
+
+
 def mean_and_std(rows: torch.Tensor, keep: Sequence[int] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Per coordinate, mean and unbiased standard deviation (0 for one row): (m, d) -> (d,), (d,).
-
-    In passes over the rows, which is many times faster on a CPU than `torch.std` over dimension 0.
 
     Args:
         rows: (m, d).
         keep: use only these rows.
     """
-    used = range(len(rows)) if keep is None else keep
-    if keep is None:
-        mean = rows.mean(dim=0)
-    else:
-        mean = torch.zeros_like(rows[0])
-        for i in used:
-            mean += rows[i]
-        mean /= len(used)
-    total = torch.zeros_like(mean)
-    for i in used:
-        deviation = rows[i] - mean
-        total.addcmul_(deviation, deviation)
-    return mean, total.div_(max(len(used) - 1, 1)).sqrt_()
+    centre, std = torch.empty_like(rows[0]), torch.empty_like(rows[0])
+
+    def work(columns: slice) -> None:
+        block = _kept(rows, keep, columns)
+        middle = block.mean(dim=0)
+        centre[columns] = middle
+        std[columns] = (block - middle).square_().sum(dim=0).div_(max(len(block) - 1, 1)).sqrt_()
+
+    map_blocks(work, rows.shape[1], max(1, _BLOCK_SCALARS // len(rows)))
+    return centre, std
 
 
 def median(rows: torch.Tensor) -> torch.Tensor:
@@ -94,6 +103,11 @@ def squared_distances(products: torch.Tensor) -> torch.Tensor:
     """Squared distances between vectors of which the Gram matrix is given: (m, m) -> (m, m)."""
     norms = products.diagonal()
     return (norms[:, None] + norms[None, :] - 2 * products).clamp_(min=0).fill_diagonal_(0)
+
+
+def _kept(rows: torch.Tensor, keep: Sequence[int] | None, columns: slice) -> torch.Tensor:
+    block = rows[:, columns]
+    return (block if keep is None else block[list(keep)]).double()
 
 
 def _centred(rows: torch.Tensor, origin: torch.Tensor | None, columns: slice) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
 from byzflower.attacks.hiding import largest_step
-from byzflower.attacks.rows import gram, mean_and_std, median, products, squared_distances
+from byzflower.attacks.rows import gram, mean, mean_and_std, median, products, squared_distances
 
 
 def majority_size(num_benign: int, num_clients: int, num_byzantine: int) -> int:
@@ -34,7 +34,7 @@ def skewed_majority(benign: torch.Tensor, size: int) -> list[int]:
         benign: (m, d) benign pseudo-gradients.
         size: at most m.
     """
-    mu = benign.mean(dim=0)
+    mu = mean(benign)
     # Relative to the mean the order is the same, and large common parts take no digits away.
     scores = products(benign, median(benign) - mu, origin=mu)[:, 0].tolist()
     return sorted(sorted(range(len(benign)), key=lambda i: -scores[i])[:size])
@@ -48,7 +48,7 @@ def gradient_skew(benign: torch.Tensor, size: int) -> float:
         size: of S; 0 is returned where S has no extent.
     """
     majority = skewed_majority(benign, size)
-    mu = benign.mean(dim=0)
+    mu = mean(benign)
     inner = gram(benign, origin=mu)[majority][:, majority]
     extent = float(squared_distances(inner).max())
     return float(inner.mean()) / extent if extent > 0 else 0.0
@@ -71,7 +71,7 @@ def strike(benign: torch.Tensor, size: int, nu: float) -> torch.Tensor:
     """
     majority = skewed_majority(benign, size)
     centre, sigma = mean_and_std(benign, majority)
-    direction = (centre - benign.mean(dim=0)).sign_().mul_(sigma)
+    direction = (centre - mean(benign)).sign_().mul_(sigma)
     alpha = _hidden_step(benign, majority, centre, direction)
     return centre.add_(direction, alpha=nu * alpha)
 

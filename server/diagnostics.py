@@ -3,7 +3,7 @@
 import torch
 
 from byzflower.attacks import gradient_skew, majority_size
-from byzflower.attacks.rows import products, squared_norms
+from byzflower.attacks.rows import mean, products, squared_norms
 
 
 def diagnose(
@@ -31,20 +31,20 @@ def diagnose(
         * ``error``: distance of the aggregate from the benign mean.
     """
     m, f = len(benign), len(byzantine)
-    mean = benign.mean(dim=0)
+    mu = mean(benign)
     numbers = {}
     if f:
-        numbers["cos-attack-mean"] = mean_cosine(byzantine, mean)
-        numbers["perturbation"] = float(squared_norms(byzantine, origin=mean).sqrt().mean())
+        numbers["cos-attack-mean"] = mean_cosine(byzantine, mu)
+        numbers["perturbation"] = float(squared_norms(byzantine, origin=mu).sqrt().mean())
     if previous is not None:
-        previous = previous.to(mean)
+        previous = previous.to(mu)
         numbers["cos-benign-previous"] = mean_cosine(benign, previous)
         if f:
             numbers["cos-attack-previous"] = mean_cosine(byzantine, previous)
     if m > f:
         numbers["skew"] = gradient_skew(benign, majority_size(m, m + f, f))
     if aggregate is not None:
-        numbers["error"] = float(squared_norms(aggregate[None], origin=mean).sqrt())
+        numbers["error"] = float(squared_norms(aggregate[None], origin=mu).sqrt())
     return numbers
 
 

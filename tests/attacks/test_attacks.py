@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from views import local_view, view
 
 from byzflower import attacks
 from byzflower.attacks import (
@@ -17,15 +18,12 @@ from byzflower.attacks import (
     IPM,
     STRIKE,
     Attack,
-    AttackView,
     BitFlip,
     CollusiveAttack,
     DataAttack,
     Knowledge,
     LabelFlip,
     LocalAttack,
-    LocalView,
-    TensorColumns,
     alie,
     bit_flip,
     flip_labels,
@@ -35,24 +33,6 @@ from byzflower.attacks import (
 from byzflower.attacks.base import repeat
 
 COLLUSIVE = [cls for cls in ATTACKS.values() if issubclass(cls, CollusiveAttack)]
-
-
-def view(benign, num_byzantine=3, num_clients=10, **known):
-    known.setdefault("tensors", tensors_of(benign.shape[1]))
-    known.setdefault("aggregate", lambda crafted: crafted[0])
-    known.setdefault("previous_aggregate", None)
-    generator = torch.Generator().manual_seed(0)
-    return AttackView(benign, num_byzantine, num_clients, round=1, generator=generator, **known)
-
-
-def local_view(gradient):
-    d = len(gradient)
-    return LocalView(gradient, torch.ones(d), tensors_of(d), torch.Generator().manual_seed(0))
-
-
-def tensors_of(d):
-    """A matrix and its bias."""
-    return (TensorColumns("w", (d - 1, 1), slice(0, d - 1)), TensorColumns("b", (1,), slice(d - 1, d)))
 
 
 def slow_alie(x, z, sign):
