@@ -172,7 +172,7 @@ def _option(name: str, field: Any) -> inspect.Parameter:
     kind: Any = field.annotation
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(k for k in get_args(kind) if k is not type(None))
-    if name == "strategy" or get_origin(kind) is dict:
+    if name == "strategy" or get_origin(kind) in (dict, tuple):
         kind = str
     help_text = field.description
     default = _DEMO_STRATEGIES if name == "strategy" else field.default
@@ -189,7 +189,7 @@ def _option(name: str, field: Any) -> inspect.Parameter:
 
 
 def _shown(default: object) -> str:
-    return "none" if default in ("", None, {}) else str(default)
+    return "none" if default in ("", None, {}, ()) else str(default)
 
 
 def _command() -> Callable[..., None]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_type_hints
 import torch
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge
+from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
@@ -49,12 +49,19 @@ class RunConfig(ClientSettings):
     rounds: int = Field(15, ge=1, description="rounds of training")
     upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
     server_lr: float = Field(1.0, gt=0, description="server step size")
+    lr_decay_rounds: tuple[int, ...] = Field(
+        (), description="rounds after which the server step size decays, as 75,90"
+    )
+    lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
     eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
+    )
+    diagnostics: bool = Field(
+        False, description="record every round how the attack lies among the benign updates"
     )
     engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
@@ -78,6 +85,13 @@ class RunConfig(ClientSettings):
     def _none_for_nothing(cls, value: object) -> object:
         return None if value in ("", "none", 0) else value
 
+    @field_validator("lr_decay_rounds", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return (value,)
+        return [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         mistakes = [
@@ -90,6 +104,9 @@ class RunConfig(ClientSettings):
         ]
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
+        steps = self.lr_decay_rounds
+        if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
+            mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
         if self.nodes and self.clients_per_node:
             mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
@@ -105,7 +122,19 @@ class RunConfig(ClientSettings):
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 seen = f if attack.knowledge is Knowledge.COLLUDING else self.clients - f
-                attack.craft(AttackView(torch.zeros(seen, 1), f, self.clients, None, 1, torch.Generator()))
+                weight = TensorColumns("weight", (1, 1), slice(0, 1))
+                attack.craft(
+                    AttackView(
+                        torch.zeros(seen, 1),
+                        f,
+                        self.clients,
+                        None,
+                        1,
+                        torch.Generator(),
+                        tensors=(weight,),
+                        aggregate=lambda crafted: crafted[0],
+                    )
+                )
         except (TypeError, ValueError) as error:
             return [f"attack-options: {error}"]
         return []
@@ -142,6 +171,10 @@ class RunConfig(ClientSettings):
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
             min_available_nodes=nodes,
         )
+
+    def server_lr_in(self, server_round: int) -> float:
+        """The server's step size in a round: decayed after each of `lr_decay_rounds`."""
+        return self.server_lr * float(self.lr_decay) ** sum(server_round > r for r in self.lr_decay_rounds)
 
     def collusive_attack(self) -> CollusiveAttack | None:
         """The attack, if the adversary has to run it."""

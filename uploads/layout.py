@@ -82,6 +82,17 @@ class Layout:
         return sum(s for s, b in zip(self.sizes, self.buffers, strict=True) if not b)
 
     @cached_property
+    def parameters(self) -> tuple[tuple[str, tuple[int, ...], slice], ...]:
+        """Name, shape and columns in a row of every array that is no buffer."""
+        return tuple(
+            (name, shape, slice(start, start + size))
+            for name, shape, start, size, buffer in zip(
+                self.names, self.shapes, self.starts, self.sizes, self.buffers, strict=True
+            )
+            if not buffer
+        )
+
+    @cached_property
     def num_buffers(self) -> int:
         """Number of scalars in buffers."""
         return sum(self.sizes) - self.d

@@ -20,7 +20,8 @@ CHANGES = parse_options(
     "partition=shards, alpha=0.7, shards_per_client=3, min_size=2, max_samples=1000, optimizer=adam, lr=0.2,"
     "momentum=0.5, weight_decay=0.001, clip_norm=1.0, epochs=3, batches=4, batch_size=8, local_momentum=0.9,"
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
-    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5"
+    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
+    "lr_decay_rounds=2, lr_decay=0.5, diagnostics=true"
 )
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
@@ -106,6 +107,17 @@ def test_every_mistake_is_a_line():
         ({"strategy_options": "num_selected=21"}, "num_selected=21, got n=20"),
         ({"strategy_options": "num_byzantine=0.5"}, "strategy-options: num_byzantine, as a fraction"),
         ({"strategy_options": "num_byzantine=-1"}, "num_byzantine must not be negative, got -1"),
+        ({"lr_decay_rounds": "9,3"}, "lr-decay-rounds must be ascending and at least 1, got (9, 3)"),
+        ({"lr_decay_rounds": "0"}, "lr-decay-rounds must be ascending and at least 1, got (0,)"),
+        ({"lr_decay_rounds": "soon"}, "lr-decay-rounds"),
+        (
+            {"attack": "optimalipm", "attack_options": "evaluations=0"},
+            "evaluations must be at least 1, got 0",
+        ),
+        (
+            {"attack": "strike", "byzantine": 10, "strategy": "median"},
+            "STRIKE needs n - 2f >= 1, got n=20, f=10",
+        ),
         ({"byzantine": 20}, "byzantine must be below clients=20, got 20"),
         ({"nodes": 2, "clients_per_node": 5}, "give either nodes or clients-per-node, not both"),
         ({"attack_options": "start_round=0"}, "attack-options: start_round must be at least 1, got 0"),
@@ -163,6 +175,13 @@ def test_options_written_out_are_read_back(options):
 def test_what_is_no_option_is_refused(text):
     with pytest.raises(ValueError, match="name=value"):
         parse_options(text)
+
+
+@pytest.mark.parametrize(
+    ("given_value", "steps"), [("", ()), ("75,90", (75, 90)), (" 7 ,", (7,)), (7, (7,)), ([1, 2], (1, 2))]
+)
+def test_rounds_of_decay_are_a_list(given_value, steps):
+    assert RunConfig.make({"lr_decay_rounds": given_value}).lr_decay_rounds == steps
 
 
 def test_options_reach_the_attack_and_the_rule():
