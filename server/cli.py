@@ -23,7 +23,7 @@ from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.plots import plot_accuracy, plot_partition
 from byzflower.server.recorder import Record, Recorder
 from byzflower.server.simulation import simulate
-from byzflower.strategies import STRATEGIES
+from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES
 
 _console = Console()
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
@@ -137,6 +137,7 @@ def _check_data(config: RunConfig) -> None:
 def _list() -> None:
     registries: dict[str, dict[str, Any]] = {
         "strategies": STRATEGIES,
+        "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
         "datasets": DATASETS,
         "models": MODELS,

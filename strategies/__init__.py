@@ -6,7 +6,17 @@ from byzflower.strategies.krum import Krum, krum
 from byzflower.strategies.legacy import LegacyStrategy
 from byzflower.strategies.median import Median, median
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
-from byzflower.strategies.result import AggregationResult, TooFewClients
+from byzflower.strategies.pre_aggregation import (
+    PRE_AGGREGATIONS,
+    AdaptiveClip,
+    Bucketing,
+    Clip,
+    NearestNeighborMixing,
+    PreAggregation,
+    Sparsify,
+)
+from byzflower.strategies.result import AggregationResult
+from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
 
 STRATEGIES: dict[str, type[RobustStrategy]] = {
@@ -18,15 +28,23 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
 }
 
 __all__ = [
+    "PRE_AGGREGATIONS",
     "STRATEGIES",
+    "AdaptiveClip",
     "AggregationResult",
+    "Bucketing",
+    "Clip",
     "FedAvg",
     "Krum",
     "LegacyStrategy",
     "Median",
     "MultiKrum",
+    "NearestNeighborMixing",
+    "PreAggregation",
     "RobustStrategy",
     "RoundRecord",
+    "Rows",
+    "Sparsify",
     "TooFewClients",
     "TooManySkippedRounds",
     "TrimmedMean",

@@ -15,8 +15,11 @@ from flwr.server import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from numpy.typing import NDArray
 
-from byzflower.randomness import numpy_generator
-from byzflower.strategies.result import AggregationResult, TooFewClients
+from byzflower.randomness import numpy_generator, seed_for
+from byzflower.strategies.pre_aggregation import PreAggregation
+from byzflower.strategies.result import AggregationResult, NumByzantine, count_byzantine
+from byzflower.strategies.result import check as _check
+from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.uploads.base import Rejected, Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
@@ -24,7 +27,6 @@ from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
 
 UploadMode = Literal["weights", "gradient"]
-NumByzantine = int | float
 CLIENT_IDS = "client-ids"
 UPLOAD_MODE = "upload"
 
@@ -36,6 +38,7 @@ class TooManySkippedRounds(RuntimeError):
 class StrategyOptions(TypedDict, total=False):
     """Options that every strategy takes; see `RobustStrategy`."""
 
+    pre: Sequence[PreAggregation]
     server_lr: float
     upload: UploadMode
     max_client_weight: float | None
@@ -102,6 +105,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Args:
             options: everything that `flwr.serverapp.strategy.FedAvg` takes, and
 
+                * ``pre`` (default none): pre-aggregations, applied in order before the rule. What
+                  the rule selects and weights is then told of the clients as
+                  `AggregationResult.for_clients` says.
                 * ``server_lr`` (default 1): step size v in w <- w - v * aggregate, positive.
                 * ``upload`` ("weights" or "gradient"): what clients send. Models are turned into
                   pseudo-gradients g_i = w - w_i; gradients are used as they are.
@@ -117,6 +123,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             ValueError: an option out of its range.
         """
+        self.pre = tuple(options.pop("pre", ()))
         self.server_lr = options.pop("server_lr", 1.0)
         self.upload = options.pop("upload", "weights")
         self.max_client_weight = options.pop("max_client_weight", None)
@@ -147,31 +154,57 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._asked: dict[int, list[int]] = {}
         self._skipped_in_a_row = 0
 
-    num_byzantine: NumByzantine = 0
+    num_byzantine: NumByzantine | None = None
 
     @abstractmethod
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Aggregate a round's pseudo-gradients.
 
         Args:
-            gradients: (n, d) finite rows, ordered by client id. Not to be modified.
+            gradients: n finite rows, ordered by client id; `gradients.matrix()` is the (n, d) tensor.
+                Not to be modified.
             weights: (n,) float64, num-examples normalised to sum to 1 (capped): the clients' claim.
 
         Raises:
             TooFewClients: n is too small for the rule; the round is skipped.
         """
 
-    def count_byzantine(self, n: int) -> int:
-        """Return f for n clients: `num_byzantine` itself, or floor(fraction * n) if it is a fraction.
+    def pre_aggregate(self, gradients: torch.Tensor) -> Rows:
+        """Apply `pre` to an (n, d) matrix, with this round's seeds."""
+        rows = Rows.of(gradients)
+        for i, step in enumerate(self.pre):
+            rows = step.apply(rows, self.num_byzantine, self.round_seed(f"pre-{i}"))
+        return rows
+
+    def apply(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """Apply pre-aggregations and rule.
+
+        Args:
+            gradients: (n, d) finite rows, ordered by client id.
+            weights: (n,) float64, sums to 1.
+
+        Returns:
+            The result, with `selected` and `weights` of the n clients.
 
         Raises:
-            ValueError: a fraction outside [0, 0.5).
+            TooFewClients: n is too small.
         """
-        f = self.num_byzantine
-        if isinstance(f, int):
-            return f
-        _check(0 <= f < 0.5, "num_byzantine, as a fraction, must be in [0, 0.5)", f)
-        return math.floor(f * n + 1e-9)
+        rows = self.pre_aggregate(gradients)
+        return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+
+    def count_byzantine(self, rows: Rows) -> int:
+        """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
+
+        Of the clients, not of the rows: bucketing makes fewer rows, not fewer attackers.
+
+        Raises:
+            ValueError: negative, or a fraction outside [0, 0.5).
+        """
+        return count_byzantine(self.num_byzantine or 0, rows.num_clients)
+
+    def round_seed(self, purpose: str) -> int:
+        """Seed of one use of randomness in this round's aggregation."""
+        return seed_for(self.seed, purpose, self.last_round.round)
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -320,7 +353,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             raise TooFewClients("no usable upload arrived")
         weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
         rows = matrix.rows.to(self.device)
-        result = self.aggregate(rows[:, : layout.d], weights.to(self.device))
+        result = self.apply(rows[:, : layout.d], weights.to(self.device))
         if not torch.isfinite(result.gradient).all():
             raise TooFewClients("the aggregate is not finite")
         step = np.empty_like(self._global)
@@ -562,8 +595,3 @@ def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
     config = records_of(message.content, ConfigRecord)[configrecord_key]
     asked = config.get(CLIENT_IDS, [])
     return [int(client) for client in asked] if isinstance(asked, list) else []
-
-
-def _check(condition: bool, requirement: str, value: object) -> None:
-    if not condition:
-        raise ValueError(f"{requirement}, got {value!r}")

@@ -4,9 +4,16 @@ from typing import Unpack
 
 import torch
 
-from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
-from byzflower.strategies.distances import squared_distances
-from byzflower.strategies.result import AggregationResult, check_num_byzantine, require, require_matrix
+from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.result import (
+    AggregationResult,
+    Gradients,
+    NumByzantine,
+    average,
+    check_num_byzantine,
+    require,
+)
+from byzflower.strategies.rows import Rows
 
 
 def krum_scores(distances: torch.Tensor, num_byzantine: int) -> torch.Tensor:
@@ -32,7 +39,7 @@ def best_rows(scores: torch.Tensor, count: int) -> torch.Tensor:
     return selected
 
 
-def krum(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
+def krum(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Return the row of least Krum score (Blanchard et al., 2017), on squared distances.
 
     Args:
@@ -42,11 +49,10 @@ def krum(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
     Raises:
         TooFewClients: n <= 2f + 2.
     """
-    n, _ = require_matrix(gradients)
+    rows = Rows.of(gradients)
     check_num_byzantine(num_byzantine)
-    require(n > 2 * num_byzantine + 2, "Krum", "n > 2f + 2", n, num_byzantine)
-    selected = best_rows(krum_scores(squared_distances(gradients), num_byzantine), 1)
-    return AggregationResult(gradients[selected.nonzero()[0, 0]].clone(), selected)
+    require(rows.n > 2 * num_byzantine + 2, "Krum", "n > 2f + 2", rows.n, num_byzantine)
+    return average(rows, best_rows(krum_scores(rows.squared_distances, num_byzantine), 1))
 
 
 class Krum(RobustStrategy):
@@ -62,6 +68,6 @@ class Krum(RobustStrategy):
         super().__init__(**options)
         self.num_byzantine = num_byzantine
 
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `krum`."""
-        return krum(gradients, self.count_byzantine(len(gradients)))
+        return krum(gradients, self.count_byzantine(gradients))

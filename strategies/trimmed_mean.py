@@ -4,12 +4,19 @@ from typing import Unpack
 
 import torch
 
-from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.columns import mean_of_middle
-from byzflower.strategies.result import AggregationResult, check_num_byzantine, require, require_matrix
+from byzflower.strategies.result import (
+    AggregationResult,
+    Gradients,
+    NumByzantine,
+    check_num_byzantine,
+    require,
+)
+from byzflower.strategies.rows import Rows
 
 
-def trimmed_mean(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
+def trimmed_mean(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Per coordinate, drop the f largest and the f smallest values and average the rest (Yin et al., 2018).
 
     Args:
@@ -19,10 +26,10 @@ def trimmed_mean(gradients: torch.Tensor, num_byzantine: int) -> AggregationResu
     Raises:
         TooFewClients: n <= 2f.
     """
-    n, _ = require_matrix(gradients)
+    rows = Rows.of(gradients)
     check_num_byzantine(num_byzantine)
-    require(n > 2 * num_byzantine, "TrimmedMean", "n > 2f", n, num_byzantine)
-    return AggregationResult(mean_of_middle(gradients, num_byzantine, n - num_byzantine))
+    require(rows.n > 2 * num_byzantine, "TrimmedMean", "n > 2f", rows.n, num_byzantine)
+    return AggregationResult(mean_of_middle(rows, num_byzantine, rows.n - num_byzantine))
 
 
 class TrimmedMean(RobustStrategy):
@@ -39,6 +46,6 @@ class TrimmedMean(RobustStrategy):
         super().__init__(**options)
         self.num_byzantine = num_byzantine
 
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `trimmed_mean`."""
-        return trimmed_mean(gradients, self.count_byzantine(len(gradients)))
+        return trimmed_mean(gradients, self.count_byzantine(gradients))
