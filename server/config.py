@@ -9,13 +9,15 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, Self, get_type_hints
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
+
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
 class ConfigError(ValueError):
@@ -277,7 +279,7 @@ def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) 
             mistakes.append(f"{option}: {_unknown_text('parameter', name, known)}")
             continue
         try:
-            TypeAdapter(types[name]).validate_python(value)
+            TypeAdapter(types[name], config=_ANY_TYPE).validate_python(value)
         except ValidationError as error:
             mistakes.append(f"{option}: {name}: {error.errors()[0]['msg']} (got {value!r:.60})")
     return mistakes

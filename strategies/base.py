@@ -202,6 +202,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """
         return count_byzantine(self.num_byzantine or 0, rows.num_clients)
 
+    @property
+    def layers(self) -> Sequence[slice]:
+        """Columns of each trained array of the model; empty before the first round."""
+        return () if self._layout is None else self._layout.parameter_slices
+
     def round_seed(self, purpose: str) -> int:
         """Seed of one use of randomness in this round's aggregation."""
         return seed_for(self.seed, purpose, self.last_round.round)
@@ -481,6 +486,48 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         ]
         result: MetricRecord = average(contents, self.weighted_by_key)
         return result
+
+
+class BoundedStrategy(RobustStrategy):
+    """Base of rules whose one parameter is the number of Byzantine clients that they tolerate."""
+
+    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            options: see `RobustStrategy`.
+        """
+        super().__init__(**options)
+        self.num_byzantine = num_byzantine
+
+
+class RememberingStrategy(RobustStrategy):
+    """Base of rules that look back at the last aggregate, which is saved with the model.
+
+    Attributes:
+        previous: (d,) the last finite aggregate, None before the first.
+    """
+
+    previous: torch.Tensor | None = None
+
+    def apply(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """See `RobustStrategy`; remembers the aggregate."""
+        result = super().apply(gradients, weights)
+        if torch.isfinite(result.gradient).all():
+            self.previous = result.gradient.clone()  # the caller may step in place
+        return result
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """See `RobustStrategy`."""
+        previous = np.empty(0) if self.previous is None else self.previous.cpu().numpy()
+        return {**super().state_dict(), "previous": previous}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See `RobustStrategy`."""
+        super().load_state_dict(state)
+        previous = torch.from_numpy(np.array(state["previous"])).to(self.device)
+        self.previous = previous if len(previous) else None
 
 
 @dataclass

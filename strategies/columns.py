@@ -59,6 +59,12 @@ def mean_of_middle(rows: Rows, first: int, last: int) -> torch.Tensor:
     return reduce_sorted_columns(rows, lambda block: block[:, first:last].mean(dim=1, dtype=torch.float64))
 
 
+def middle_value(values: torch.Tensor) -> torch.Tensor:
+    """Median of (n,) values; for even n the mean of the two middle ones."""
+    n = len(values)
+    return values.sort().values[(n - 1) // 2 : n // 2 + 1].mean()
+
+
 def column_median(rows: Rows) -> torch.Tensor:
     """Coordinate-wise median, (d,); for even n the mean of the two middle values."""
     return mean_of_middle(rows, (rows.n - 1) // 2, rows.n // 2 + 1)

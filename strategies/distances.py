@@ -111,6 +111,11 @@ def _groups(linked: torch.Tensor) -> list[torch.Tensor]:
 # -- from distances alone ------------------------------------------------------------------------------
 
 
+def nearest_rows(distances: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices (n, count) of every row's nearest ones, itself first; ties go to the lower index."""
+    return distances.clone().fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, :count]
+
+
 def with_point(distances: torch.Tensor, to_point: torch.Tensor) -> torch.Tensor:
     """Append one more point: (n, n) squared distances and its (n,) ones to the others -> (n+1, n+1)."""
     n = len(distances)

@@ -1,14 +1,11 @@
 """Krum: the one upload closest to its neighbours."""
 
-from typing import Unpack
-
 import torch
 
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import BoundedStrategy
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,
-    NumByzantine,
     average,
     check_num_byzantine,
     require,
@@ -26,9 +23,14 @@ def krum_scores(distances: torch.Tensor, num_byzantine: int) -> torch.Tensor:
     Returns:
         (n,) scores, least is best.
     """
+    return nearest_sums(distances, len(distances) - num_byzantine - 2)
+
+
+def nearest_sums(distances: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum of the `count` smallest distances (all, if fewer) from each row to the others: (n, n) -> (n,)."""
     n = len(distances)
     others = distances.clone().fill_diagonal_(torch.inf)
-    return others.sort(dim=1).values[:, : n - num_byzantine - 2].sum(dim=1)
+    return others.sort(dim=1).values[:, : min(count, n - 1)].sum(dim=1)
 
 
 def best_rows(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -55,18 +57,8 @@ def krum(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     return average(rows, best_rows(krum_scores(rows.squared_distances, num_byzantine), 1))
 
 
-class Krum(RobustStrategy):
+class Krum(BoundedStrategy):
     """The single upload with the smallest distances to its n-f-2 nearest neighbours."""
-
-    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
-        """Make the strategy.
-
-        Args:
-            num_byzantine: f, or the fraction of the clients that replied.
-            options: see `RobustStrategy`.
-        """
-        super().__init__(**options)
-        self.num_byzantine = num_byzantine
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `krum`."""

@@ -1,15 +1,12 @@
 """Coordinate-wise trimmed mean."""
 
-from typing import Unpack
-
 import torch
 
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import BoundedStrategy
 from byzflower.strategies.columns import mean_of_middle
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,
-    NumByzantine,
     check_num_byzantine,
     require,
 )
@@ -32,19 +29,11 @@ def trimmed_mean(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     return AggregationResult(mean_of_middle(rows, num_byzantine, rows.n - num_byzantine))
 
 
-class TrimmedMean(RobustStrategy):
-    """Coordinate-wise mean without the f (or a fraction of n) largest and smallest values."""
+class TrimmedMean(BoundedStrategy):
+    """Coordinate-wise mean without the f (or a fraction of n) largest and smallest values.
 
-    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
-        """Make the strategy.
-
-        Args:
-            num_byzantine: f, or the fraction of the clients that replied, trimmed on each side
-                (`trim_fraction` in SafeSparse: 0.1).
-            options: see `RobustStrategy`.
-        """
-        super().__init__(**options)
-        self.num_byzantine = num_byzantine
+    SafeSparse's trim fraction of 0.1 on each side is `num_byzantine=0.1`.
+    """
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `trimmed_mean`."""

@@ -82,6 +82,15 @@ class Layout:
         return sum(s for s, b in zip(self.sizes, self.buffers, strict=True) if not b)
 
     @cached_property
+    def parameter_slices(self) -> tuple[slice, ...]:
+        """Columns of each array of trained parameters, in order: the model's layers."""
+        return tuple(
+            slice(start, start + size)
+            for start, size, buffer in zip(self.starts, self.sizes, self.buffers, strict=True)
+            if not buffer and size
+        )
+
+    @cached_property
     def num_buffers(self) -> int:
         """Number of scalars in buffers."""
         return sum(self.sizes) - self.d

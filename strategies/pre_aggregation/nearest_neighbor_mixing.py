@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from byzflower.strategies.distances import nearest_rows
 from byzflower.strategies.pre_aggregation.base import PreAggregation, resolve_byzantine
 from byzflower.strategies.result import NumByzantine, require
 from byzflower.strategies.rows import Rows
@@ -29,6 +30,5 @@ class NearestNeighborMixing(PreAggregation):
         """
         f = resolve_byzantine("NearestNeighborMixing", self.num_byzantine, num_byzantine, rows)
         require(rows.n > f, "NearestNeighborMixing", "n > f", rows.n, f)
-        distances = rows.squared_distances.clone().fill_diagonal_(-1)
-        nearest = distances.sort(dim=1, stable=True).indices[:, : rows.n - f]
-        return rows.mixed(torch.zeros_like(distances).scatter_(1, nearest, 1 / (rows.n - f)))
+        nearest = nearest_rows(rows.squared_distances, rows.n - f)
+        return rows.mixed(torch.zeros_like(rows.squared_distances).scatter_(1, nearest, 1 / (rows.n - f)))
