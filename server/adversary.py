@@ -22,7 +22,7 @@ from byzflower.strategies.base import (
     capped_weights,
     stack_dense,
 )
-from byzflower.strategies.result import TooFewClients
+from byzflower.strategies.rows import TooFewClients
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
@@ -222,7 +222,7 @@ class Adversary(Strategy):
             rows[[order[c] for c in byzantine]] = crafted.to(rows)
             state = {name: value.copy() for name, value in strategy.state_dict().items()}
             try:
-                result = strategy.aggregate(rows.to(strategy.device), weights.to(strategy.device))
+                result = strategy.apply(rows.to(strategy.device), weights.to(strategy.device))
                 return result.gradient.cpu()
             except TooFewClients:
                 return torch.full((d,), torch.nan)

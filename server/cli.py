@@ -24,7 +24,7 @@ from byzflower.server.console import complain, console, names_of_mistakes
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
-from byzflower.strategies import STRATEGIES, TooManySkippedRounds
+from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, TooManySkippedRounds
 
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
 # Clipped gradients keep honest clients finite after FedAvg has lost the model.
@@ -155,6 +155,7 @@ def _check_data(config: RunConfig) -> None:
 def _list() -> None:
     registries: dict[str, dict[str, Any]] = {
         "strategies": STRATEGIES,
+        "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
         "datasets": DATASETS,
         "models": MODELS,

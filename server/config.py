@@ -4,18 +4,21 @@ import difflib
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
 import torch
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
-from byzflower.strategies import STRATEGIES, RobustStrategy, TooFewClients
+from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
+
+_ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
 
 class ConfigError(ValueError):
@@ -46,6 +49,7 @@ class RunConfig(ClientSettings):
     strategy_options: dict[str, OptionValue] = Field(
         {}, description="the rule's parameters; num_byzantine defaults to --byzantine"
     )
+    pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     rounds: int = Field(15, ge=1, description="rounds of training")
     upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
     server_lr: float = Field(1.0, gt=0, description="server step size")
@@ -79,6 +83,17 @@ class RunConfig(ClientSettings):
     @classmethod
     def _parse_strategy_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
+
+    @field_validator("pre")
+    @classmethod
+    def _check_pre(cls, value: str) -> str:
+        faults: list[str] = []
+        for name, options in parse_calls(value):
+            faults += _unknown("pre-aggregation", name, PRE_AGGREGATIONS)
+            faults += _unknown_options(name, PRE_AGGREGATIONS.get(name), options)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return value
 
     @field_validator("max_client_weight", mode="before")
     @classmethod
@@ -143,8 +158,12 @@ class RunConfig(ClientSettings):
         """Try the rule on as many (tiny) uploads as a full round brings."""
         n = max(1, int(self.clients * self.fraction_train))
         try:
+            self.make_pre()
+        except (TypeError, ValueError) as error:
+            return [f"pre: {error}"]
+        try:
             rule = self.make_strategy()
-            rule.aggregate(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
+            rule.apply(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
         except TooFewClients as error:
             return [f"strategy {self.strategy}: {error}"]
         except (TypeError, ValueError) as error:
@@ -152,6 +171,22 @@ class RunConfig(ClientSettings):
         return []
 
     # -- parts -------------------------------------------------------------------------------------
+
+    def make_pre(self) -> list[PreAggregation]:
+        """Make the pre-aggregations; f is the rule's if they name none, else --byzantine.
+
+        Raises:
+            ValueError: a parameter is missing or out of its range.
+        """
+        steps = []
+        for name, options in parse_calls(self.pre):
+            make: Any = PRE_AGGREGATIONS[name]
+            if "num_byzantine" in inspect.signature(make).parameters:
+                options.setdefault(
+                    "num_byzantine", self.strategy_options.get("num_byzantine", self.byzantine)
+                )
+            steps.append(make(**options))
+        return steps
 
     def make_strategy(self, nodes: int = 1) -> RobustStrategy:
         """Make the strategy, for a run on `nodes` nodes."""
@@ -161,6 +196,7 @@ class RunConfig(ClientSettings):
             options.setdefault("num_byzantine", self.byzantine)
         return rule(
             **options,
+            pre=self.make_pre(),
             server_lr=self.server_lr,
             upload=self.upload,
             max_client_weight=self.max_client_weight,
@@ -226,6 +262,21 @@ class RunConfig(ClientSettings):
         return cls.make({key.replace("-", "_"): value for key, value in run_config.items()})
 
 
+def parse_calls(text: str) -> list[tuple[str, dict[str, OptionValue]]]:
+    """Parse "bucketing(s=2), nnm" into names and options.
+
+    Raises:
+        ValueError: not of this form.
+    """
+    calls = []
+    for part in filter(None, (part.strip() for part in re.split(r",(?![^(]*\))", text))):
+        match = re.fullmatch(r"([\w-]+)\s*(?:\((.*)\))?", part)
+        if match is None:
+            raise ValueError(f"{part!r} is not of the form name or name(option=value, ...)")
+        calls.append((match[1].lower(), parse_options(match[2] or "")))
+    return calls
+
+
 def _readable(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     where = ".".join(str(part) for part in error["loc"])
@@ -262,7 +313,7 @@ def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) 
             mistakes.append(f"{option}: {unknown_text('parameter', name, known)}")
             continue
         try:
-            TypeAdapter(types[name]).validate_python(value)
+            TypeAdapter(types[name], config=_ANY_TYPE).validate_python(value)
         except ValidationError as error:
             mistakes.append(f"{option}: {name}: {error.errors()[0]['msg']} (got {value!r:.60})")
     return mistakes

@@ -1,38 +1,108 @@
 """Robust aggregation rules, each a pure function on (n, d) tensors and a Flower Strategy."""
 
+from byzflower.strategies.aksel import Aksel, aksel
 from byzflower.strategies.base import RobustStrategy, RoundRecord, TooManySkippedRounds
+from byzflower.strategies.bulyan import Bulyan, bulyan
+from byzflower.strategies.caf import CAF, caf
+from byzflower.strategies.centered_clipping import CenteredClipping, centered_clipping
+from byzflower.strategies.dnc import DnC, dnc
 from byzflower.strategies.fedavg import FedAvg, mean
+from byzflower.strategies.geometric_median import GeometricMedian, geometric_median
 from byzflower.strategies.krum import Krum, krum
 from byzflower.strategies.legacy import LegacyStrategy
+from byzflower.strategies.mda import MDA, mda
+from byzflower.strategies.meamed import MeaMed, meamed
 from byzflower.strategies.median import Median, median
+from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
-from byzflower.strategies.result import AggregationResult, TooFewClients
+from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
+from byzflower.strategies.pre_aggregation import (
+    PRE_AGGREGATIONS,
+    AdaptiveClip,
+    Bucketing,
+    Clip,
+    NearestNeighborMixing,
+    PreAggregation,
+    Sparsify,
+)
+from byzflower.strategies.rbtm import RBTM, rbtm
+from byzflower.strategies.result import AggregationResult
+from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.sign_majority import SignMajority, sign_majority
+from byzflower.strategies.smea import SMEA, smea
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
 
 STRATEGIES: dict[str, type[RobustStrategy]] = {
+    "aksel": Aksel,
+    "bulyan": Bulyan,
+    "caf": CAF,
+    "centeredclipping": CenteredClipping,
+    "dnc": DnC,
     "fedavg": FedAvg,
+    "geometricmedian": GeometricMedian,
     "krum": Krum,
+    "mda": MDA,
+    "meamed": MeaMed,
     "median": Median,
+    "monna": MoNNA,
     "multikrum": MultiKrum,
+    "normclipping": NormClipping,
+    "rbtm": RBTM,
+    "signmajority": SignMajority,
+    "smea": SMEA,
     "trimmedmean": TrimmedMean,
 }
 
 __all__ = [
+    "CAF",
+    "MDA",
+    "PRE_AGGREGATIONS",
+    "RBTM",
+    "SMEA",
     "STRATEGIES",
+    "AdaptiveClip",
     "AggregationResult",
+    "Aksel",
+    "Bucketing",
+    "Bulyan",
+    "CenteredClipping",
+    "Clip",
+    "DnC",
     "FedAvg",
+    "GeometricMedian",
     "Krum",
     "LegacyStrategy",
+    "MeaMed",
     "Median",
+    "MoNNA",
     "MultiKrum",
+    "NearestNeighborMixing",
+    "NormClipping",
+    "PreAggregation",
     "RobustStrategy",
     "RoundRecord",
+    "Rows",
+    "SignMajority",
+    "Sparsify",
     "TooFewClients",
     "TooManySkippedRounds",
     "TrimmedMean",
+    "aksel",
+    "bulyan",
+    "caf",
+    "centered_clipping",
+    "dnc",
+    "geometric_median",
     "krum",
+    "mda",
+    "meamed",
     "mean",
     "median",
+    "monna",
     "multi_krum",
+    "norm_clipping",
+    "rbtm",
+    "sign_majority",
+    "smea",
     "trimmed_mean",
 ]

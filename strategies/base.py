@@ -15,9 +15,12 @@ from flwr.server import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from numpy.typing import NDArray
 
-from byzflower.randomness import numpy_generator
-from byzflower.strategies.columns import mean_of_middle
-from byzflower.strategies.result import AggregationResult, TooFewClients
+from byzflower.randomness import numpy_generator, seed_for
+from byzflower.strategies.columns import column_median
+from byzflower.strategies.pre_aggregation import PreAggregation
+from byzflower.strategies.result import AggregationResult, NumByzantine, count_byzantine
+from byzflower.strategies.result import check as _check
+from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
@@ -25,7 +28,6 @@ from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
 
 UploadMode = Literal["weights", "gradient"]
-NumByzantine = int | float
 UPLOAD_MODE = "upload"
 
 
@@ -36,6 +38,7 @@ class TooManySkippedRounds(RuntimeError):
 class StrategyOptions(TypedDict, total=False):
     """Options that every strategy takes; see `RobustStrategy`."""
 
+    pre: Sequence[PreAggregation]
     server_lr: float
     upload: UploadMode
     max_client_weight: float | None
@@ -103,6 +106,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Args:
             options: everything that `flwr.serverapp.strategy.FedAvg` takes, and
 
+                * ``pre`` (default none): pre-aggregations, applied in order before the rule. What
+                  the rule selects and weights is then told of the clients as
+                  `AggregationResult.for_clients` says.
                 * ``server_lr`` (default 1): step size v in w <- w - v * aggregate, positive.
                 * ``upload`` ("weights" or "gradient"): what clients send. Models are turned into
                   pseudo-gradients g_i = w - w_i; gradients are used as they are.
@@ -118,6 +124,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             ValueError: an option out of its range.
         """
+        self.pre = tuple(options.pop("pre", ()))
         self.server_lr = options.pop("server_lr", 1.0)
         self.upload = options.pop("upload", "weights")
         self.max_client_weight = options.pop("max_client_weight", None)
@@ -148,14 +155,15 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._asked: dict[int, list[int]] = {}
         self._skipped_in_a_row = 0
 
-    num_byzantine: NumByzantine = 0
+    num_byzantine: NumByzantine | None = None
 
     @abstractmethod
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Aggregate a round's pseudo-gradients.
 
         Args:
-            gradients: (n, d) finite rows, ordered by client id. Not to be modified.
+            gradients: n finite rows, ordered by client id; `gradients.matrix()` is the (n, d) tensor.
+                Not to be modified.
             weights: (n,) float64, num-examples normalised to sum to 1 (capped): the clients' claim.
 
         Raises:
@@ -176,19 +184,49 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             weights: (n,) as for `aggregate`.
         """
         kept = buffers if result.selected is None else buffers[result.selected.cpu()]
-        return mean_of_middle(kept.contiguous(), (len(kept) - 1) // 2, len(kept) // 2 + 1)
+        return column_median(Rows.of(kept))
 
-    def count_byzantine(self, n: int) -> int:
-        """Return f for n clients: `num_byzantine` itself, or floor(fraction * n) if it is a fraction.
+    def pre_aggregate(self, gradients: torch.Tensor) -> Rows:
+        """Apply `pre` to an (n, d) matrix, with this round's seeds."""
+        rows = Rows.of(gradients)
+        for i, step in enumerate(self.pre):
+            rows = step.apply(rows, self.num_byzantine, self.round_seed(f"pre-{i}"))
+        return rows
+
+    def apply(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """Apply pre-aggregations and rule.
+
+        Args:
+            gradients: (n, d) finite rows, ordered by client id.
+            weights: (n,) float64, sums to 1.
+
+        Returns:
+            The result, with `selected` and `weights` of the n clients.
 
         Raises:
-            ValueError: a fraction outside [0, 0.5).
+            TooFewClients: n is too small.
         """
-        f = self.num_byzantine
-        if isinstance(f, int):
-            return f
-        _check(0 <= f < 0.5, "num_byzantine, as a fraction, must be in [0, 0.5)", f)
-        return math.floor(f * n + 1e-9)
+        rows = self.pre_aggregate(gradients)
+        return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+
+    def count_byzantine(self, rows: Rows) -> int:
+        """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
+
+        Of the clients, not of the rows: bucketing makes fewer rows, not fewer attackers.
+
+        Raises:
+            ValueError: negative, or a fraction outside [0, 0.5).
+        """
+        return count_byzantine(self.num_byzantine or 0, rows.num_clients)
+
+    @property
+    def layers(self) -> Sequence[slice]:
+        """Columns of each trained array of the model; empty before the first round."""
+        return () if self._layout is None else self._layout.parameter_slices
+
+    def round_seed(self, purpose: str) -> int:
+        """Seed of one use of randomness in this round's aggregation."""
+        return seed_for(self.seed, purpose, self.last_round.round)
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -338,7 +376,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             raise TooFewClients("no usable upload arrived")
         weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
         rows = matrix.rows.to(self.device)
-        result = self.aggregate(rows[:, : layout.d], weights.to(self.device))
+        result = self.apply(rows[:, : layout.d], weights.to(self.device))
         step = np.empty_like(self._global)
         step[: layout.d] = result.gradient.cpu().numpy()
         step[: layout.d] *= self.server_lr
@@ -477,6 +515,48 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         return result
 
 
+class BoundedStrategy(RobustStrategy):
+    """Base of rules whose one parameter is the number of Byzantine clients that they tolerate."""
+
+    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            options: see `RobustStrategy`.
+        """
+        super().__init__(**options)
+        self.num_byzantine = num_byzantine
+
+
+class RememberingStrategy(RobustStrategy):
+    """Base of rules that look back at the last aggregate, which is saved with the model.
+
+    Attributes:
+        previous: (d,) the last finite aggregate, None before the first.
+    """
+
+    previous: torch.Tensor | None = None
+
+    def apply(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+        """See `RobustStrategy`; remembers the aggregate."""
+        result = super().apply(gradients, weights)
+        if torch.isfinite(result.gradient).all():
+            self.previous = result.gradient.clone()  # the caller may step in place
+        return result
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """See `RobustStrategy`."""
+        previous = np.empty(0) if self.previous is None else self.previous.cpu().numpy()
+        return {**super().state_dict(), "previous": previous}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See `RobustStrategy`."""
+        super().load_state_dict(state)
+        previous = torch.from_numpy(np.array(state["previous"])).to(self.device)
+        self.previous = previous if len(previous) else None
+
+
 @dataclass
 class DenseMatrix:
     """The rows of a round: client ids ascending, pseudo-gradients (n, width), reported sizes."""
@@ -582,8 +662,3 @@ def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
     config = records_of(message.content, ConfigRecord)[configrecord_key]
     asked = config.get(CLIENT_IDS, [])
     return [int(client) for client in asked] if isinstance(asked, list) else []
-
-
-def _check(condition: bool, requirement: str, value: object) -> None:
-    if not condition:
-        raise ValueError(f"{requirement}, got {value!r}")

@@ -6,69 +6,104 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.strategies.rows import Rows
 from byzflower.strategies.selection_network import select_middle
-from byzflower.threads import map_blocks
 
-# Scalars in a block: 1 MiB of float32, so that a transposed block and its sort stay in the L2 cache.
-_BLOCK_SCALARS = 1 << 18
 # Up to so many rows a selection network beats sorting; so many columns at a time keep NumPy busy enough
 # between two exchanges that threads do not wait for each other.
 _NETWORK_ROWS = 48
 _NETWORK_COLUMNS = 1 << 15
+# A GPU wants more at a time: 16 million values.
+_CUDA_SCALARS = 1 << 24
 
 
 def reduce_sorted_columns(
-    gradients: torch.Tensor, reduce: Callable[[NDArray[np.floating], slice], None]
-) -> None:
-    """Call `reduce(block, columns)` with every column's values sorted ascending.
+    rows: Rows, reduce: Callable[[torch.Tensor], torch.Tensor], used: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Reduce every column's values, sorted ascending, to one: (n, d) -> (d,).
 
     Args:
-        gradients: (n, d), on the CPU.
-        reduce: gets a (c, n) array, one row per column of `gradients` in `columns`; called from
-            several threads, on disjoint columns.
+        rows: n rows.
+        reduce: gets a (c, n) tensor, one row per column; returns (c,). Called from several threads.
+        used: indices of the rows to use, default all.
     """
-    n, d = gradients.shape
-    values = gradients.detach().numpy()
-    width = max(1, _BLOCK_SCALARS // n)
+    out = torch.empty(rows.d, dtype=rows.dtype, device=rows.device)
 
-    def work(columns: slice) -> None:
-        block = np.ascontiguousarray(values[:, columns].T)
-        block.sort(axis=1)
-        reduce(block, columns)
+    def work(block: torch.Tensor, columns: slice) -> None:
+        block = block if used is None else block[used]
+        out[columns] = reduce(_sorted_columns(block))
 
-    map_blocks(work, d, width)
+    rows.map(work, max(1, _CUDA_SCALARS // rows.n) if rows.device.type == "cuda" else None)
+    return out
 
 
-def mean_of_middle(gradients: torch.Tensor, first: int, last: int) -> torch.Tensor:
+def _sorted_columns(block: torch.Tensor) -> torch.Tensor:
+    """(n, c) -> (c, n), each row sorted."""
+    if block.is_cuda:
+        return block.sort(dim=0).values.T
+    values = np.array(block.numpy().T, order="C")  # a copy even of a block of one row
+    values.sort(axis=1)  # several times as fast as torch's
+    return torch.from_numpy(values)
+
+
+def mean_of_middle(rows: Rows, first: int, last: int) -> torch.Tensor:
     """Per column, the mean of the sorted values at positions first..last-1: (n, d) -> (d,).
 
     The values are summed, never obtained by subtracting extremes from a total, so one huge upload
     leaves no trace.
     """
-    if gradients.is_cuda:
-        return _mean_of_middle_cuda(gradients, first, last)
-    out = torch.empty(gradients.shape[1], dtype=gradients.dtype)
-    result = out.numpy()
-    if len(gradients) <= _NETWORK_ROWS:
-        _mean_by_network(gradients.detach().numpy(), first, last, result)
-        return out
-
-    def reduce(block: NDArray[np.floating], columns: slice) -> None:
-        middle = block[:, first:last]
-        result[columns] = middle[:, 0] if last - first == 1 else middle.mean(axis=1, dtype=np.float64)
-
-    reduce_sorted_columns(gradients, reduce)
-    return out
+    if rows.device.type == "cpu" and rows.n <= _NETWORK_ROWS:
+        return _mean_by_network(rows, first, last)
+    if last - first == 1:
+        return reduce_sorted_columns(rows, lambda block: block[:, first])
+    return reduce_sorted_columns(rows, lambda block: block[:, first:last].mean(dim=1, dtype=torch.float64))
 
 
-def _mean_by_network(
-    values: NDArray[np.floating], first: int, last: int, result: NDArray[np.floating]
-) -> None:
-    n, d = values.shape
+def middle_value(values: torch.Tensor) -> torch.Tensor:
+    """Median of (n,) values; for even n the mean of the two middle ones."""
+    n = len(values)
+    return values.sort().values[(n - 1) // 2 : n // 2 + 1].mean()
 
-    def work(columns: slice) -> None:
-        block = np.empty((n + 1, columns.stop - columns.start), values.dtype)
-        np.copyto(block[:n], values[:, columns])
+
+def column_median(rows: Rows) -> torch.Tensor:
+    """Coordinate-wise median, (d,); for even n the mean of the two middle values."""
+    return mean_of_middle(rows, (rows.n - 1) // 2, rows.n // 2 + 1)
+
+
+def mean_around_median(rows: Rows, count: int, used: torch.Tensor | None = None) -> torch.Tensor:
+    """Per column, the mean of the `count` values closest to the median: (n, d) -> (d,).
+
+    Of two values equally far on either side the lower one is taken, so that the order of the rows does
+    not matter.
+
+    Args:
+        rows: n rows.
+        count: in [1, n] (or the number of rows used).
+        used: indices of the rows to use, default all.
+    """
+    n = rows.n if used is None else len(used)
+    spare = n - count
+    position = torch.arange(n, device=rows.device)
+
+    def reduce(block: torch.Tensor) -> torch.Tensor:
+        median = block[:, (n - 1) // 2 : n // 2 + 1].mean(dim=1, keepdim=True, dtype=torch.float64)
+        # The closest values are neighbours in order. Starting from the lowest ones, the window moves up
+        # as long as the value it would gain is closer than the one it would lose.
+        loses, gains = block[:, :spare], block[:, count:]
+        start = (median - loses > gains - median).sum(dim=1, keepdim=True)
+        inside = (position >= start) & (position < start + count)
+        return torch.where(inside, block, 0).sum(dim=1, dtype=torch.float64) / count
+
+    return reduce_sorted_columns(rows, reduce, used)
+
+
+def _mean_by_network(rows: Rows, first: int, last: int) -> torch.Tensor:
+    out = torch.empty(rows.d, dtype=rows.dtype)
+    result: NDArray[np.floating] = out.numpy()
+
+    def work(values: torch.Tensor, columns: slice) -> None:
+        block = np.empty((rows.n + 1, columns.stop - columns.start), result.dtype)
+        np.copyto(block[: rows.n], values.numpy())
         middle = select_middle(block, first, last)
         if len(middle) == 1:
             result[columns] = middle[0]
@@ -78,14 +113,5 @@ def _mean_by_network(
             total += row
         result[columns] = np.divide(total, len(middle), out=total)
 
-    map_blocks(work, d, _NETWORK_COLUMNS)
-
-
-def _mean_of_middle_cuda(gradients: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    n, d = gradients.shape
-    out = torch.empty(d, dtype=gradients.dtype, device=gradients.device)
-    width = max(1, (1 << 24) // n)
-    for start in range(0, d, width):
-        block = gradients[:, start : start + width].sort(dim=0).values[first:last]
-        out[start : start + width] = block.double().mean(dim=0).to(out.dtype)
+    rows.map(work, _NETWORK_COLUMNS)
     return out

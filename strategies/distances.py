@@ -1,72 +1,94 @@
 """Pairwise squared distances that keep their order, at the price of about one Gram product."""
 
+from collections.abc import Callable
+
 import torch
 
 from byzflower.threads import map_blocks
+
+Block = Callable[[slice], torch.Tensor]
 
 _BLOCK_COLUMNS = 1 << 12
 _BLOCKS_PER_TASK = 8
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
 _CANCELLATION = 0.05
+# The same for sums of whole distances, whose errors are smaller and do not all point one way.
+_MIXED_CANCELLATION = 0.01
 
 
-def squared_distances(gradients: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distances between all rows: (n, d) -> float64 (n, n), zero diagonal.
+def finite_or_wide(
+    compute: Callable[[torch.Tensor], torch.Tensor], block: torch.Tensor, wide: bool = False
+) -> torch.Tensor:
+    """`compute(block)`, in float64 if `wide` or if it overflows: squares of values beyond 1e19 do."""
+    result = compute(block.double() if wide else block)
+    return result if torch.isfinite(result).all() else compute(block.double())
+
+
+def squared_distances(block: Block, n: int, d: int, device: torch.device) -> torch.Tensor:
+    """Squared Euclidean distances between n rows of d scalars: float64 (n, n), zero diagonal.
 
     ||x||^2 + ||y||^2 - 2<x, y> is only as exact as the norms are small, so rows are taken relative to
     one of them; products are summed over blocks of columns in float64. Rows that turn out to be much
     closer to each other than to that origin are done again relative to one of their own, so that
     distances of 1e-6 between rows of size 1, or beside rows of size 1e19, are right. Never negative.
+
+    Args:
+        block: gives the (n, c) values of some columns.
+        n: number of rows.
+        d: number of columns.
+        device: of the blocks.
     """
-    n = gradients.shape[0]
-    distances = torch.zeros(n, n, dtype=torch.float64, device=gradients.device)
-    pending = [torch.arange(n, device=gradients.device)]
+    distances = torch.zeros(n, n, dtype=torch.float64, device=device)
+    pending = [torch.arange(n, device=device)]
     while pending:
         rows = pending.pop()
-        block, unreliable = _distances_from(gradients, rows)
-        distances[rows[:, None], rows[None, :]] = block
+        among, unreliable = _distances_from(block, d, rows, everything=len(rows) == n)
+        distances[rows[:, None], rows[None, :]] = among
         pending += [rows[group] for group in _groups(unreliable)]
     return distances
 
 
-def _distances_from(gradients: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _distances_from(
+    block: Block, d: int, rows: torch.Tensor, everything: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Distances among `rows` relative to the first of them, and which pairs lost their digits."""
-    gram, norms = _centred_gram(gradients, rows)
+    gram = _centred_gram(block if everything else lambda columns: block(columns)[rows], d, rows)
+    norms = gram.diagonal().clone()
     total = norms[:, None] + norms[None, :]
-    # A matrix product is symmetric only up to rounding; mutual neighbours must tie exactly.
-    block = (total - 2 * gram).clamp_(min=0).tril_(-1)
-    block += block.T.clone()
+    among = _symmetric((total - 2 * gram).clamp_(min=0))
     # The origin's own distances are sums of squares: exact.
-    block[0], block[:, 0] = norms, norms
-    unreliable = block < _CANCELLATION * total
+    among[0], among[:, 0] = norms, norms
+    unreliable = among < _CANCELLATION * total
     unreliable[0] = unreliable[:, 0] = False
     unreliable.fill_diagonal_(False)
-    return block, unreliable
+    return among, unreliable
 
 
-def _centred_gram(gradients: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gram matrix and squared norms, in float64, of `rows` minus their first."""
-    k, d = len(rows), gradients.shape[1]
-    everything = k == len(gradients)
+def _symmetric(distances: torch.Tensor) -> torch.Tensor:
+    """Mirror the lower triangle: products are symmetric only up to rounding, mutual neighbours must tie."""
+    lower = distances.tril(-1)
+    return lower + lower.T
+
+
+def _centred_gram(block: Block, d: int, rows: torch.Tensor) -> torch.Tensor:
+    """Gram matrix, in float64, of `rows` minus their first."""
+    k = len(rows)
+
+    def product(values: torch.Tensor) -> torch.Tensor:
+        values = values - values[0]
+        return values @ values.T
 
     def work(columns: slice) -> torch.Tensor:
-        total = torch.zeros(k, k, dtype=torch.float64, device=gradients.device)
+        total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
         for start in range(columns.start, columns.stop, _BLOCK_COLUMNS):
-            block = gradients[:, start : min(start + _BLOCK_COLUMNS, columns.stop)]
-            block = block if everything else block[rows]
-            block = block - block[0]
-            product = block @ block.T
-            if not torch.isfinite(product).all():  # rows beyond 1e19: their squares need float64
-                block = block.double()
-                product = block @ block.T
-            total += product
+            total += finite_or_wide(product, block(slice(start, min(start + _BLOCK_COLUMNS, columns.stop))))
         return total
 
-    gram = torch.zeros(k, k, dtype=torch.float64, device=gradients.device)
+    gram = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
     for total in map_blocks(work, d, _BLOCKS_PER_TASK * _BLOCK_COLUMNS):
         gram += total
-    return gram, gram.diagonal().clone()
+    return gram
 
 
 def _groups(linked: torch.Tensor) -> list[torch.Tensor]:
@@ -84,3 +106,67 @@ def _groups(linked: torch.Tensor) -> list[torch.Tensor]:
         groups.append(member.nonzero().squeeze(1))
         todo &= ~member
     return groups
+
+
+# -- from distances alone ------------------------------------------------------------------------------
+
+
+def nearest_rows(distances: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices (n, count) of every row's nearest ones, itself first; ties go to the lower index."""
+    return distances.clone().fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, :count]
+
+
+def with_point(distances: torch.Tensor, to_point: torch.Tensor) -> torch.Tensor:
+    """Append one more point: (n, n) squared distances and its (n,) ones to the others -> (n+1, n+1)."""
+    n = len(distances)
+    extended = distances.new_zeros(n + 1, n + 1)
+    extended[:n, :n] = distances
+    extended[n, :n] = extended[:n, n] = to_point
+    return extended
+
+
+def distances_to_mixture(distances: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Squared distances from every point to sum_j weights_j x_j, where the weights sum to 1.
+
+    Args:
+        distances: (n, n) squared distances between the points.
+        weights: (n,).
+    """
+    to_points = distances @ weights
+    return (to_points - weights @ to_points / 2).clamp_(min=0)
+
+
+def gram_about_mixture(distances: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Gram matrix of the points minus sum_j weights_j x_j, where the weights sum to 1.
+
+    A point of weight zero leaves no trace in the products of the others, however far away it is.
+
+    Args:
+        distances: (..., n, n) squared distances between the points.
+        weights: (n,) or (..., n).
+    """
+    to_points = (distances @ weights.unsqueeze(-1)).squeeze(-1)
+    about = to_points - (weights * to_points).sum(-1, keepdim=True) / 2
+    return (about.unsqueeze(-1) + about.unsqueeze(-2) - distances) / 2
+
+
+def mixed_distances(distances: torch.Tensor, mixing: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Squared distances between the rows of W X, from those of X, and whether they can be relied on.
+
+    With c = W_i - W_j, which sums to zero, the distance is -c'Dc/2. What two rows share drops out of c
+    and so leaves no error; if the terms of the rest cancel, digits are lost.
+
+    Args:
+        distances: (m, m) squared distances D between the rows of X.
+        mixing: (n, m) W, rows of equal sums.
+    """
+    n = len(mixing)
+    mixed, reliable = distances.new_zeros(n, n), True
+    for i in range(1, n):
+        difference = mixing[:i] - mixing[i]
+        size = difference.abs()
+        value = -((difference @ distances) * difference).sum(1) / 2
+        terms = ((size @ distances) * size).sum(1) / 2
+        reliable &= bool((value >= _MIXED_CANCELLATION * terms).all())
+        mixed[i, :i] = value.clamp_(min=0)
+    return _symmetric(mixed), reliable

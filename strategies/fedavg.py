@@ -3,10 +3,11 @@
 import torch
 
 from byzflower.strategies.base import RobustStrategy
-from byzflower.strategies.result import AggregationResult, require_matrix, weighted_sum
+from byzflower.strategies.result import AggregationResult, Gradients
+from byzflower.strategies.rows import Rows
 
 
-def mean(gradients: torch.Tensor, weights: torch.Tensor | None = None) -> AggregationResult:
+def mean(gradients: Gradients, weights: torch.Tensor | None = None) -> AggregationResult:
     """Weighted mean of the rows (McMahan et al., 2017).
 
     Args:
@@ -16,16 +17,16 @@ def mean(gradients: torch.Tensor, weights: torch.Tensor | None = None) -> Aggreg
     Raises:
         TooFewClients: n < 1.
     """
-    n, _ = require_matrix(gradients)
+    rows = Rows.of(gradients)
     if weights is None:
-        weights = torch.full((n,), 1 / n, dtype=torch.float64, device=gradients.device)
-    return AggregationResult(weighted_sum(gradients, weights), weights=weights)
+        weights = torch.full((rows.n,), 1 / rows.n, dtype=torch.float64, device=rows.device)
+    return AggregationResult(rows.combine(weights), weights=weights)
 
 
 class FedAvg(RobustStrategy):
     """Federated averaging, weighted by num-examples: no defence but the quarantine of malformed uploads."""
 
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `mean`."""
         return mean(gradients, weights)
 

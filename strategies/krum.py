@@ -1,12 +1,16 @@
 """Krum: the one upload closest to its neighbours."""
 
-from typing import Unpack
-
 import torch
 
-from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
-from byzflower.strategies.distances import squared_distances
-from byzflower.strategies.result import AggregationResult, check_num_byzantine, require, require_matrix
+from byzflower.strategies.base import BoundedStrategy
+from byzflower.strategies.result import (
+    AggregationResult,
+    Gradients,
+    average,
+    check_num_byzantine,
+    require,
+)
+from byzflower.strategies.rows import Rows
 
 
 def krum_scores(distances: torch.Tensor, num_byzantine: int) -> torch.Tensor:
@@ -19,9 +23,14 @@ def krum_scores(distances: torch.Tensor, num_byzantine: int) -> torch.Tensor:
     Returns:
         (n,) scores, least is best.
     """
+    return nearest_sums(distances, len(distances) - num_byzantine - 2)
+
+
+def nearest_sums(distances: torch.Tensor, count: int) -> torch.Tensor:
+    """Sum of the `count` smallest distances (all, if fewer) from each row to the others: (n, n) -> (n,)."""
     n = len(distances)
     others = distances.clone().fill_diagonal_(torch.inf)
-    return others.sort(dim=1).values[:, : n - num_byzantine - 2].sum(dim=1)
+    return others.sort(dim=1).values[:, : min(count, n - 1)].sum(dim=1)
 
 
 def best_rows(scores: torch.Tensor, count: int) -> torch.Tensor:
@@ -32,7 +41,7 @@ def best_rows(scores: torch.Tensor, count: int) -> torch.Tensor:
     return selected
 
 
-def krum(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
+def krum(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Return the row of least Krum score (Blanchard et al., 2017), on squared distances.
 
     Args:
@@ -42,26 +51,15 @@ def krum(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
     Raises:
         TooFewClients: n <= 2f + 2.
     """
-    n, _ = require_matrix(gradients)
+    rows = Rows.of(gradients)
     check_num_byzantine(num_byzantine)
-    require(n > 2 * num_byzantine + 2, "Krum", "n > 2f + 2", n, num_byzantine)
-    selected = best_rows(krum_scores(squared_distances(gradients), num_byzantine), 1)
-    return AggregationResult(gradients[selected.nonzero()[0, 0]].clone(), selected)
+    require(rows.n > 2 * num_byzantine + 2, "Krum", "n > 2f + 2", rows.n, num_byzantine)
+    return average(rows, best_rows(krum_scores(rows.squared_distances, num_byzantine), 1))
 
 
-class Krum(RobustStrategy):
+class Krum(BoundedStrategy):
     """The single upload with the smallest distances to its n-f-2 nearest neighbours."""
 
-    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
-        """Make the strategy.
-
-        Args:
-            num_byzantine: f, or the fraction of the clients that replied.
-            options: see `RobustStrategy`.
-        """
-        super().__init__(**options)
-        self.num_byzantine = num_byzantine
-
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `krum`."""
-        return krum(gradients, self.count_byzantine(len(gradients)))
+        return krum(gradients, self.count_byzantine(gradients))

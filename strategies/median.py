@@ -3,11 +3,12 @@
 import torch
 
 from byzflower.strategies.base import RobustStrategy
-from byzflower.strategies.columns import mean_of_middle
-from byzflower.strategies.result import AggregationResult, require_matrix
+from byzflower.strategies.columns import column_median
+from byzflower.strategies.result import AggregationResult, Gradients
+from byzflower.strategies.rows import Rows
 
 
-def median(gradients: torch.Tensor) -> AggregationResult:
+def median(gradients: Gradients) -> AggregationResult:
     """Coordinate-wise median (Yin et al., 2018); for even n the mean of the two middle values.
 
     Args:
@@ -16,13 +17,12 @@ def median(gradients: torch.Tensor) -> AggregationResult:
     Raises:
         TooFewClients: n < 1.
     """
-    n, _ = require_matrix(gradients)
-    return AggregationResult(mean_of_middle(gradients, (n - 1) // 2, n // 2 + 1))
+    return AggregationResult(column_median(Rows.of(gradients)))
 
 
 class Median(RobustStrategy):
     """Coordinate-wise median of the pseudo-gradients."""
 
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `median`."""
         return median(gradients)

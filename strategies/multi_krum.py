@@ -4,20 +4,22 @@ from typing import Unpack
 
 import torch
 
-from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
-from byzflower.strategies.distances import squared_distances
+from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.krum import best_rows, krum_scores
 from byzflower.strategies.result import (
     AggregationResult,
+    Gradients,
+    NumByzantine,
+    average,
+    check,
     check_num_byzantine,
     require,
-    require_matrix,
-    weighted_sum,
 )
+from byzflower.strategies.rows import Rows
 
 
 def multi_krum(
-    gradients: torch.Tensor,
+    gradients: Gradients,
     num_byzantine: int,
     num_selected: int | None = None,
     weights: torch.Tensor | None = None,
@@ -33,17 +35,15 @@ def multi_krum(
     Raises:
         TooFewClients: n <= 2f + 2, or m > n.
     """
-    n, _ = require_matrix(gradients)
+    rows = Rows.of(gradients)
+    n = rows.n
     check_num_byzantine(num_byzantine)
     require(n > 2 * num_byzantine + 2, "MultiKrum", "n > 2f + 2", n, num_byzantine)
     m = n - num_byzantine if num_selected is None else num_selected
-    if m < 1:
-        raise ValueError(f"num_selected must be at least 1, got {m}")
+    check(m >= 1, "num_selected must be at least 1", m)
     require(m <= n, "MultiKrum", f"n >= num_selected={m}", n)
-    selected = best_rows(krum_scores(squared_distances(gradients), num_byzantine), m)
-    share = selected.double() if weights is None else torch.where(selected, weights.double(), 0.0)
-    share = share / share.sum()
-    return AggregationResult(weighted_sum(gradients, share), selected, share)
+    selected = best_rows(krum_scores(rows.squared_distances, num_byzantine), m)
+    return average(rows, selected, weights)
 
 
 class MultiKrum(RobustStrategy):
@@ -69,7 +69,7 @@ class MultiKrum(RobustStrategy):
         self.num_selected = num_selected
         self.weighted = weighted
 
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `multi_krum`."""
-        f = self.count_byzantine(len(gradients))
+        f = self.count_byzantine(gradients)
         return multi_krum(gradients, f, self.num_selected, weights if self.weighted else None)

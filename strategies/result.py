@@ -1,17 +1,15 @@
-"""What every aggregation rule returns, and how it says that too few clients are left."""
+"""What every aggregation rule returns, and how it says what it needs."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from byzflower.threads import map_blocks
+from byzflower.strategies.rows import Rows, TooFewClients
 
-_BLOCK_COLUMNS = 1 << 15
-
-
-class TooFewClients(ValueError):
-    """A rule's requirement on n and f does not hold; the message states the inequality."""
+NumByzantine = int | float
+Gradients = torch.Tensor | Rows
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,16 @@ class AggregationResult:
     weights: torch.Tensor | None = None
     info: Mapping[str, float] = field(default_factory=dict)
 
+    def for_clients(self, rows: Rows) -> "AggregationResult":
+        """Say `selected` and `weights` of the clients that the rows were made of.
+
+        A client's weight is what its upload got through all pre-aggregations (of a sparsified upload:
+        through what was left of it). It is selected if it entered a row that was.
+        """
+        selected = None if self.selected is None else rows.spread(self.selected.double()) > 0
+        weights = None if self.weights is None else rows.spread(self.weights)
+        return replace(self, selected=selected, weights=weights)
+
 
 def require(condition: bool, rule: str, needs: str, n: int, f: int | None = None) -> None:
     """Raise `TooFewClients` naming the rule, its requirement, n and f, unless `condition` holds."""
@@ -38,42 +46,54 @@ def require(condition: bool, rule: str, needs: str, n: int, f: int | None = None
         raise TooFewClients(f"{rule} needs {needs}, got {got}")
 
 
-def require_matrix(gradients: torch.Tensor) -> tuple[int, int]:
-    """Return (n, d) of a matrix of pseudo-gradients.
-
-    Raises:
-        ValueError: not a two-dimensional floating-point tensor.
-        TooFewClients: no rows.
-    """
-    if gradients.ndim != 2 or not gradients.is_floating_point():
-        raise ValueError(
-            f"gradients must be a floating-point (n, d) tensor, "
-            f"got {gradients.dtype} {tuple(gradients.shape)}"
-        )
-    require(gradients.shape[0] >= 1, "aggregation", "n >= 1", gradients.shape[0])
-    return gradients.shape[0], gradients.shape[1]
+def check(condition: bool, requirement: str, value: object) -> None:
+    """Raise ValueError naming the requirement and the value, unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"{requirement}, got {value!r}")
 
 
 def check_num_byzantine(num_byzantine: int) -> None:
     """Raise ValueError for a negative f."""
-    if num_byzantine < 0:
-        raise ValueError(f"num_byzantine must not be negative, got {num_byzantine}")
+    check(num_byzantine >= 0, "num_byzantine must not be negative", num_byzantine)
 
 
-def weighted_sum(gradients: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Sum of rows with the given weights: (n, d), (n,) -> (d,).
+def count_byzantine(num_byzantine: NumByzantine, n: int) -> int:
+    """Return f for n clients: `num_byzantine` itself, or floor(fraction * n) if it is a fraction.
 
-    Rows of weight zero never enter, not even times zero, and no copy of the selected rows is made:
-    the work goes by blocks of columns.
+    Raises:
+        ValueError: negative, or a fraction outside [0, 0.5).
     """
-    used = (weights != 0).nonzero().squeeze(1)
-    share = weights[used].to(gradients.dtype)
-    everything = len(used) == len(weights)
-    out = torch.empty(gradients.shape[1], dtype=gradients.dtype, device=gradients.device)
+    if isinstance(num_byzantine, int):
+        check_num_byzantine(num_byzantine)
+        return num_byzantine
+    check(0 <= num_byzantine < 0.5, "num_byzantine, as a fraction, must be in [0, 0.5)", num_byzantine)
+    return math.floor(num_byzantine * n + 1e-9)
 
-    def work(columns: slice) -> None:
-        block = gradients[:, columns]
-        torch.mv((block if everything else block[used]).T, share, out=out[columns])
 
-    map_blocks(work, gradients.shape[1], _BLOCK_COLUMNS)
-    return out
+def uniform_over(selected: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Weights, summing to 1, of the selected rows: equal, or in proportion to (n,) `weights`.
+
+    Equal also if the selected ones have no weight at all.
+    """
+    equal = selected.double()
+    share = equal if weights is None else torch.where(selected, weights.double(), 0.0)
+    share = share if share.sum() > 0 else equal
+    return share / share.sum()
+
+
+def average(
+    rows: Rows,
+    selected: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    info: Mapping[str, float] | None = None,
+) -> AggregationResult:
+    """The mean of the selected rows, the way rules that select end.
+
+    Args:
+        rows: n rows.
+        selected: boolean (n,), not all False.
+        weights: (n,) weights of the mean, default uniform.
+        info: numbers worth recording.
+    """
+    share = uniform_over(selected, weights)
+    return AggregationResult(rows.combine(share), selected, share, info or {})

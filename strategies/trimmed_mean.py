@@ -1,15 +1,19 @@
 """Coordinate-wise trimmed mean."""
 
-from typing import Unpack
-
 import torch
 
-from byzflower.strategies.base import NumByzantine, RobustStrategy, StrategyOptions
+from byzflower.strategies.base import BoundedStrategy
 from byzflower.strategies.columns import mean_of_middle
-from byzflower.strategies.result import AggregationResult, check_num_byzantine, require, require_matrix
+from byzflower.strategies.result import (
+    AggregationResult,
+    Gradients,
+    check_num_byzantine,
+    require,
+)
+from byzflower.strategies.rows import Rows
 
 
-def trimmed_mean(gradients: torch.Tensor, num_byzantine: int) -> AggregationResult:
+def trimmed_mean(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Per coordinate, drop the f largest and the f smallest values and average the rest (Yin et al., 2018).
 
     Args:
@@ -19,26 +23,18 @@ def trimmed_mean(gradients: torch.Tensor, num_byzantine: int) -> AggregationResu
     Raises:
         TooFewClients: n <= 2f.
     """
-    n, _ = require_matrix(gradients)
+    rows = Rows.of(gradients)
     check_num_byzantine(num_byzantine)
-    require(n > 2 * num_byzantine, "TrimmedMean", "n > 2f", n, num_byzantine)
-    return AggregationResult(mean_of_middle(gradients, num_byzantine, n - num_byzantine))
+    require(rows.n > 2 * num_byzantine, "TrimmedMean", "n > 2f", rows.n, num_byzantine)
+    return AggregationResult(mean_of_middle(rows, num_byzantine, rows.n - num_byzantine))
 
 
-class TrimmedMean(RobustStrategy):
-    """Coordinate-wise mean without the f (or a fraction of n) largest and smallest values."""
+class TrimmedMean(BoundedStrategy):
+    """Coordinate-wise mean without the f (or a fraction of n) largest and smallest values.
 
-    def __init__(self, num_byzantine: NumByzantine = 0, **options: Unpack[StrategyOptions]) -> None:
-        """Make the strategy.
+    SafeSparse's trim fraction of 0.1 on each side is `num_byzantine=0.1`.
+    """
 
-        Args:
-            num_byzantine: f, or the fraction of the clients that replied, trimmed on each side
-                (`trim_fraction` in SafeSparse: 0.1).
-            options: see `RobustStrategy`.
-        """
-        super().__init__(**options)
-        self.num_byzantine = num_byzantine
-
-    def aggregate(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `trimmed_mean`."""
-        return trimmed_mean(gradients, self.count_byzantine(len(gradients)))
+        return trimmed_mean(gradients, self.count_byzantine(gradients))

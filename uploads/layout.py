@@ -92,6 +92,11 @@ class Layout:
             if not buffer
         )
 
+    @property
+    def parameter_slices(self) -> tuple[slice, ...]:
+        """Columns of each array of trained parameters that is not empty, in order: the model's layers."""
+        return tuple(columns for _, _, columns in self.parameters if columns.stop > columns.start)
+
     @cached_property
     def num_buffers(self) -> int:
         """Number of scalars in buffers."""

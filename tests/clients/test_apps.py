@@ -60,7 +60,7 @@ PLAIN = numpy_client_app(lambda context: Target(float(partition(context))))
 )
 def test_a_numpy_client_under_a_message_api_strategy(strategy):
     result = start(strategy, PLAIN, 5)
-    np.testing.assert_allclose(result.arrays["w"].numpy(), 2.0)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), 2.0, rtol=1e-6)
     assert result.train_metrics_clientapp[1]["train-loss"] == pytest.approx(2.0)
     assert result.evaluate_metrics_clientapp[1]["loss"] == pytest.approx(1.2)
 

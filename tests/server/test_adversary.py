@@ -210,7 +210,7 @@ class Counter(RobustStrategy):
 
     def aggregate(self, gradients, weights):
         self.applied += 1
-        return AggregationResult(weights.to(gradients.dtype) @ gradients)
+        return AggregationResult(weights.to(gradients.dtype) @ gradients.matrix())
 
     def state_dict(self):
         return {**super().state_dict(), "applied": np.array(self.applied)}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from byzflower.attacks import ALIE, IPM, Knowledge
 from byzflower.clients.settings import ClientSettings, parse_options
 from byzflower.server.config import ConfigError, RunConfig
+from byzflower.strategies import Bucketing, Clip, NearestNeighborMixing
 
 REPOSITORY = Path(__file__).parents[2]
 # Another valid value for everything that results depend on.
@@ -22,7 +23,7 @@ CHANGES = parse_options(
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
     "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
     "lr_decay_rounds=2, lr_decay=0.5, diagnostics=true"
-)
+) | {"pre": "clip(max_norm=9), nnm"}
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
     "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
@@ -118,6 +119,12 @@ def test_every_mistake_is_a_line():
             {"attack": "strike", "byzantine": 10, "strategy": "median"},
             "STRIKE needs n - 2f >= 1, got n=20, f=10",
         ),
+        ({"pre": "bucketing"}, "MultiKrum needs n > 2f + 2, got n=10, f=8"),
+        ({"pre": "clip"}, "pre: Clip.__init__() missing"),
+        ({"pre": "clip(max_norm=-1)"}, "pre: max_norm must be positive, got -1"),
+        ({"pre": "buketing(s=2)"}, "unknown pre-aggregation 'buketing'; did you mean 'bucketing'?"),
+        ({"pre": "nnm, bucketing(t=2)"}, "pre: bucketing: unknown parameter 't'"),
+        ({"pre": "nnm("}, "pre: 'nnm(' is not of the form name or name(option=value, ...)"),
         ({"byzantine": 20}, "byzantine must be below clients=20, got 20"),
         ({"nodes": 2, "clients_per_node": 5}, "give either nodes or clients-per-node, not both"),
         ({"attack_options": "start_round=0"}, "attack-options: start_round must be at least 1, got 0"),
@@ -193,6 +200,15 @@ def test_options_reach_the_attack_and_the_rule():
     assert RunConfig.make({"byzantine": 3}).make_strategy().num_byzantine == 3
     assert RunConfig.make({"attack": "alie", "attack_options": "z=none"}).make_attack() == ALIE(z=None)
     assert RunConfig.make({"attack": "none"}).make_attack() is None
+
+
+def test_pre_aggregations_are_written_on_one_line():
+    config = RunConfig.make({"pre": "NNM, bucketing(s=2, seed=3), clip(max_norm=0.5)", "byzantine": 2})
+    assert config.make_strategy().pre == (
+        NearestNeighborMixing(2),
+        Bucketing(2, seed=3),
+        Clip(0.5),
+    )
 
 
 def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():

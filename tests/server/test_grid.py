@@ -220,10 +220,11 @@ def test_loose_runs_are_laid_out_by_what_differs(tmp_path):
 
 def test_redteam_says_what_breaks_a_strategy(tmp_path, monkeypatch):
     (tmp_path / "their_strategy.py").write_text(
-        "from flwr.serverapp.strategy import FedAvg, FedMedian\n"
+        "from flwr.serverapp.strategy import FedAvg\n"
+        "from byzflower.strategies import Median\n"
         "everyone = dict(fraction_evaluate=0.0, min_available_nodes=8, min_train_nodes=8)\n"
         "plain = FedAvg(**everyone)\n"
-        "def robust(): return FedMedian(**everyone)\n"
+        "def robust(): return Median(**everyone)\n"
         "number = 3\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,0 +1,65 @@
+"""Covariance-bound agnostic filter."""
+
+import torch
+
+from byzflower.strategies.base import BoundedStrategy
+from byzflower.strategies.distances import gram_about_mixture
+from byzflower.strategies.result import AggregationResult, Gradients, check_num_byzantine, require
+from byzflower.strategies.rows import Rows
+
+
+def caf(gradients: Gradients, num_byzantine: int) -> AggregationResult:
+    """Down-weight rows along the top eigenvector of their covariance (Allouah et al., 2025).
+
+    Rows start with weight 1. Each time, a row's weight is multiplied by 1 - t_i / max t, where t_i is its
+    squared projection on the top eigenvector of the weighted covariance (the maximum is over rows that have
+    weight left), until the weight removed reaches f. Of all weighted means seen, the one whose covariance
+    has the least top eigenvalue is returned.
+
+    Args:
+        gradients: (n, d) pseudo-gradients.
+        num_byzantine: f.
+
+    Returns:
+        The aggregate, the rows' weights in it, and ``info["top_eigenvalue"]`` of their covariance.
+
+    Raises:
+        TooFewClients: n <= 2f.
+    """
+    rows, f = Rows.of(gradients), num_byzantine
+    check_num_byzantine(f)
+    require(rows.n > 2 * f, "CAF", "n > 2f", rows.n, f)
+    weights = torch.ones(rows.n, dtype=torch.float64, device=rows.device)
+    best, least = weights, torch.inf
+    while True:
+        eigenvalue, along = _top_direction(rows.squared_distances, weights)
+        if eigenvalue < least:
+            best, least = weights, eigenvalue
+        if rows.n - float(weights.sum()) >= f or along.max() <= 0:
+            break
+        weights = weights * (1 - along / along.max())
+    share = best / best.sum()
+    return AggregationResult(rows.combine(share), weights=share, info={"top_eigenvalue": least})
+
+
+def _top_direction(distances: torch.Tensor, weights: torch.Tensor) -> tuple[float, torch.Tensor]:
+    """Top eigenvalue of the weighted covariance, and squared projections on its eigenvector, to scale.
+
+    Rows of weight zero are left out: their projections are given as zero.
+    """
+    left = (weights > 0).nonzero().squeeze(1)
+    share = weights[left] / weights[left].sum()
+    gram = gram_about_mixture(distances[left][:, left], share)
+    roots = share.sqrt()
+    values, vectors = torch.linalg.eigh(roots[:, None] * gram * roots[None, :])
+    along = torch.zeros_like(weights)
+    along[left] = (gram @ (roots * vectors[:, -1])) ** 2
+    return max(0.0, float(values[-1])), along
+
+
+class CAF(BoundedStrategy):
+    """Covariance filter: uploads lose weight along the direction in which all differ most."""
+
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
+        """Apply `caf`."""
+        return caf(gradients, self.count_byzantine(gradients))

@@ -1,0 +1,40 @@
+"""Bucketing: random groups of uploads become their means."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from byzflower.randomness import torch_generator
+from byzflower.strategies.pre_aggregation.base import PreAggregation
+from byzflower.strategies.result import NumByzantine, check
+from byzflower.strategies.rows import Rows
+
+
+@dataclass(frozen=True)
+class Bucketing(PreAggregation):
+    """Means of s uploads each, dealt at random every round: n becomes ceil(n/s).
+
+    Karimireddy et al. (2022). The last bucket gets what is left over. A Byzantine upload spoils its whole
+    bucket, so f stays what it was while n shrinks.
+
+    Attributes:
+        s: uploads in a bucket, at least 1.
+        seed: of the permutations, besides the run's.
+    """
+
+    s: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self.s >= 1, "s must be at least 1", self.s)
+
+    def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
+        """See `PreAggregation`."""
+        order = torch.randperm(rows.n, generator=torch_generator(seed, f"bucketing-{self.seed}"))
+        bucket = torch.empty_like(order)
+        bucket[order] = torch.arange(rows.n) // self.s
+        mixing = torch.zeros(math.ceil(rows.n / self.s), rows.n, dtype=torch.float64)
+        mixing[bucket, torch.arange(rows.n)] = 1
+        mixing /= mixing.sum(dim=1, keepdim=True)
+        return rows.mixed(mixing.to(rows.device))

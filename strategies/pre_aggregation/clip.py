@@ -1,0 +1,25 @@
+"""Clipping to a fixed norm."""
+
+from dataclasses import dataclass
+
+from byzflower.strategies.pre_aggregation.base import PreAggregation, clipped
+from byzflower.strategies.result import NumByzantine, check
+from byzflower.strategies.rows import Rows
+
+
+@dataclass(frozen=True)
+class Clip(PreAggregation):
+    """Uploads longer than `max_norm` are scaled down to it.
+
+    Attributes:
+        max_norm: positive.
+    """
+
+    max_norm: float
+
+    def __post_init__(self) -> None:
+        check(self.max_norm > 0, "max_norm must be positive", self.max_norm)
+
+    def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
+        """See `PreAggregation`."""
+        return clipped(rows, self.max_norm)

@@ -1,0 +1,57 @@
+"""Smallest maximum eigenvalue averaging."""
+
+import torch
+
+from byzflower.strategies.distances import gram_about_mixture
+from byzflower.strategies.mda import MDA
+from byzflower.strategies.result import (
+    AggregationResult,
+    Gradients,
+    average,
+    check,
+    check_num_byzantine,
+    require,
+)
+from byzflower.strategies.rows import Rows
+from byzflower.strategies.subsets import cheapest_subset
+
+
+def smea(gradients: Gradients, num_byzantine: int, max_subsets: int = 20_000) -> AggregationResult:
+    """Average the n-f rows whose covariance has the least top eigenvalue (Allouah et al., 2023).
+
+    Args:
+        gradients: (n, d) pseudo-gradients.
+        num_byzantine: f.
+        max_subsets: up to so many subsets are all tried; if there are more, only every row with its
+            nearest ones.
+
+    Returns:
+        The aggregate, the rows selected, and ``info["exact"]``: 1 if all subsets were tried, else 0.
+
+    Raises:
+        TooFewClients: n <= f.
+        ValueError: `max_subsets` is negative.
+    """
+    rows, f = Rows.of(gradients), num_byzantine
+    check_num_byzantine(f)
+    check(max_subsets >= 0, "max_subsets must not be negative", max_subsets)
+    require(rows.n > f, "SMEA", "n > f", rows.n, f)
+    distances = rows.squared_distances
+
+    def cost(subsets: torch.Tensor) -> torch.Tensor:
+        # The covariance has the eigenvalues of the centred Gram matrix, divided by how many rows there are.
+        equal = torch.full_like(subsets, 1, dtype=torch.float64) / subsets.shape[1]
+        among = distances[subsets[:, :, None], subsets[:, None, :]]
+        eigenvalues: torch.Tensor = torch.linalg.eigvalsh(gram_about_mixture(among, equal))
+        return eigenvalues[:, -1:]
+
+    selected, exact = cheapest_subset(distances, rows.n - f, cost, max_subsets)
+    return average(rows, selected, info={"exact": float(exact)})
+
+
+class SMEA(MDA):
+    """Mean of the n-f uploads whose covariance has the smallest top eigenvalue."""
+
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
+        """Apply `smea`."""
+        return smea(gradients, self.count_byzantine(gradients), self.max_subsets)
