@@ -75,7 +75,7 @@ def _outlyingness(sampled: torch.Tensor) -> torch.Tensor:
     centred = centred - centred.mean(dim=0)
     values, vectors = torch.linalg.eigh(centred @ centred.T)
     squares = vectors[:, -1] ** 2
-    # Rows that are equally far differ by rounding only, in an order that depends on the machine: let them tie.
+    # Rows equally far differ by rounding only, which differs between machines: let them tie.
     outlyingness: torch.Tensor = values[-1] * squares.mul(2.0**32).round()
     return outlyingness
 
