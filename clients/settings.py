@@ -55,6 +55,7 @@ class ClientSettings(BaseModel):
     dataset: str = Field("digits", description="data set (see --list)")
     data: str = Field("", description="folder with the data set's raw files; default BYZFLOWER_DATA")
     model: str = Field("cnn", description="model (see --list)")
+    model_options: dict[str, OptionValue] = Field({}, description="the model's parameters, as name=value")
     clients: int = Field(20, ge=1, description="number of logical clients n")
     byzantine: int = Field(8, ge=0, description="how many of them are Byzantine")
     byzantine_set: Literal["first", "random"] = Field(
@@ -85,7 +86,7 @@ class ClientSettings(BaseModel):
     )
     seed: int = Field(1, ge=0, description="the run's one seed")
 
-    @field_validator("attack_options", mode="before")
+    @field_validator("attack_options", "model_options", mode="before")
     @classmethod
     def _parse_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
