@@ -5,7 +5,8 @@ from collections.abc import Callable
 from byzflower.datasets.base import DataNotFoundError, Dataset
 from byzflower.datasets.cifar import load_cifar10, load_cifar10_jpeg, load_cifar100
 from byzflower.datasets.digits import load_digits_dataset
-from byzflower.datasets.partition import class_counts, make_partition
+from byzflower.datasets.femnist import load_femnist
+from byzflower.datasets.partition import class_counts, make_partition, partition_natural
 from byzflower.datasets.vision import load_fashion_mnist, load_mnist
 
 DATASETS: dict[str, Callable[[str], Dataset]] = {
@@ -14,6 +15,7 @@ DATASETS: dict[str, Callable[[str], Dataset]] = {
     "cifar10_jpeg": load_cifar10_jpeg,
     "digits": load_digits_dataset,
     "fashion_mnist": load_fashion_mnist,
+    "femnist": load_femnist,
     "mnist": load_mnist,
 }
 
@@ -38,4 +40,5 @@ __all__ = [
     "class_counts",
     "load_dataset",
     "make_partition",
+    "partition_natural",
 ]

@@ -31,7 +31,7 @@ def prepared(name: str, source: str, build: Callable[[], Arrays]) -> Dataset:
     Args:
         name: of the data set.
         source: what it is made from (a folder's path); another source is another entry.
-        build: returns train_x, train_y, test_x, test_y.
+        build: returns train_x, train_y, test_x, test_y and, if there are natural clients, train_groups.
     """
     key = hashlib.blake2b(f"{_FORMAT}/{name}/{source}".encode(), digest_size=6).hexdigest()
     folder = cache_folder() / f"{name}-{key}"
@@ -62,7 +62,8 @@ def _moments(x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]
         total = np.zeros(x.shape[1])
         for start in range(0, len(x), _PART):
             total += change(x[start : start + _PART].astype(np.float64)).sum(axis=(0, 2, 3))
-        return total / (x.size / x.shape[1])
+        total /= x.size / x.shape[1]
+        return total
 
     mean = mean_of(lambda part: part)
     variance = mean_of(lambda part: np.square(part - mean[:, None, None]))
@@ -83,4 +84,5 @@ def _open(folder: Path) -> Dataset:
         int(labels.max()) + 1,
         np.array(mapped("mean")),
         np.array(mapped("std")),
+        mapped("train_groups") if (folder / "train_groups.npy").is_file() else None,
     )
