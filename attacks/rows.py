@@ -52,8 +52,12 @@ def median(rows: torch.Tensor) -> torch.Tensor:
     out = torch.empty(d, dtype=rows.dtype, device=rows.device)
 
     def work(columns: slice) -> None:
-        middle = rows[:, columns].T.contiguous().sort(dim=1).values[:, (m - 1) // 2 : m // 2 + 1]
-        out[columns] = middle.double().mean(dim=1)
+        block = rows[:, columns].T.clone(memory_format=torch.contiguous_format)
+        if block.is_cuda:
+            block = block.sort(dim=1).values
+        else:
+            block.numpy().sort(axis=1)  # several times faster than torch's
+        out[columns] = block[:, (m - 1) // 2 : m // 2 + 1].double().mean(dim=1)
 
     map_blocks(work, d, max(1, _BLOCK_SCALARS // m))
     return out

@@ -132,7 +132,11 @@ class BenignClient(NumPyClient):
 
     def _loaded(self, parameters: NDArrays) -> training.Workspace:
         space = training.workspace(
-            self.settings.model, self.dataset.input_shape, self.dataset.num_classes, self.device
+            self.settings.model,
+            self.dataset.input_shape,
+            self.dataset.num_classes,
+            self.device,
+            self.settings.model_options,
         )
         space.load(parameters)
         return space

@@ -5,7 +5,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
@@ -40,6 +40,8 @@ _EXECUTION = frozenset(
         "data",
     }
 )
+# What the data decides about a model.
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes"})
 
 
 class RunConfig(ClientSettings):
@@ -115,6 +117,7 @@ class RunConfig(ClientSettings):
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
         if self.byzantine >= self.clients:
@@ -136,18 +139,18 @@ class RunConfig(ClientSettings):
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
-                seen = f if attack.knowledge is Knowledge.COLLUDING else self.clients - f
-                weight = TensorColumns("weight", (1, 1), slice(0, 1))
+                colluding = attack.knowledge is Knowledge.COLLUDING
+                seen = f if colluding else self.clients - f
                 attack.craft(
                     AttackView(
-                        torch.zeros(seen, 1),
-                        f,
-                        self.clients,
-                        None,
-                        1,
-                        torch.Generator(),
-                        tensors=(weight,),
-                        aggregate=lambda crafted: crafted[0],
+                        benign=torch.zeros(seen, 1),
+                        num_byzantine=f,
+                        num_clients=self.clients,
+                        previous_aggregate=None,
+                        round=1,
+                        generator=torch.Generator(),
+                        tensors=(TensorColumns("weight", (1, 1), slice(0, 1)),),
+                        aggregate=None if colluding else lambda crafted: crafted[0],
                     )
                 )
         except (TypeError, ValueError) as error:
@@ -296,18 +299,18 @@ def unknown_text(what: str, name: str, registry: Collection[str]) -> str:
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
 
 
-def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) -> list[str]:
+def _unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:
     """Parameters that the attack or rule does not have, or that have another type."""
     if owner is None:
         return [f"{option}: there is nothing to give {', '.join(given)} to"] if given else []
     known = [
         name
         for name, parameter in inspect.signature(owner).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
+        if parameter.kind is not parameter.VAR_KEYWORD and name not in _NOT_OPTIONS
     ]
     if given and not known:
-        return [f"{option}: {owner.__name__} has no parameters, got {', '.join(given)}"]
-    types, mistakes = get_type_hints(owner.__init__), []  # type: ignore[misc]
+        return [f"{option}: {getattr(owner, '__name__', owner)} has no parameters, got {', '.join(given)}"]
+    types, mistakes = get_type_hints(owner.__init__), []
     for name, value in given.items():
         if name not in known:
             mistakes.append(f"{option}: {unknown_text('parameter', name, known)}")

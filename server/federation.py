@@ -84,12 +84,16 @@ class Federation:
             )
         dataset, _ = training_data(config.client_settings())
         model = build_model(
-            config.model, dataset.input_shape, dataset.num_classes, seed_for(config.seed, "model")
+            config.model,
+            dataset.input_shape,
+            dataset.num_classes,
+            seed_for(config.seed, "model"),
+            config.model_options,
         )
         state = model.state_dict()
         self.names = list(state)
         self.arrays: list[NDArray[Any]] = [t.numpy() for t in state.values()]
-        self.evaluate = ServerEvaluation(dataset, config.model)
+        self.evaluate = ServerEvaluation(dataset, config.model, options=config.model_options)
 
     def run(
         self, grid: Grid, on_round: OnRound | None = None, stop: threading.Event | None = None

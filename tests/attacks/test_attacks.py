@@ -180,6 +180,24 @@ def test_every_byzantine_client_gets_a_finite_upload(cls, m, f, kind):
     assert torch.isfinite(crafted).all()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_gpu_gives_the_same_numbers(name):
+    attack = ATTACKS[name]()
+    x = torch.randn(9, 5000, generator=torch.Generator().manual_seed(6))
+    on_gpu = x.cuda()
+    if isinstance(attack, CollusiveAttack):
+        expected = attack.craft(view(x, 3, 12, previous_aggregate=x[1] + 1))
+        got = attack.craft(view(on_gpu, 3, 12, previous_aggregate=on_gpu[1] + 1))
+    elif isinstance(attack, LocalAttack):
+        expected = attack.corrupt(local_view(x[0]))
+        got = attack.corrupt(local_view(on_gpu[0], torch.ones(5000, device="cuda")))
+    else:
+        pytest.skip("works on data")
+    assert got.is_cuda
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
 def test_repeated_uploads_share_their_memory():
     g = torch.arange(5.0)
     rows = repeat(g, 4)

@@ -78,7 +78,10 @@ MISTAKES = {
         "Median has no parameters, got f",
     ),
     "negative rate": (["--lr", "-1"], "lr: Input should be greater than 0"),
-    "choice": (["--partition", "dirichle"], "partition: Input should be 'iid', 'dirichlet' or 'shards'"),
+    "choice": (
+        ["--partition", "dirichle"],
+        "partition: Input should be 'iid', 'dirichlet', 'shards' or 'natural'",
+    ),
     "more clients than samples": (["--clients", "2000", "--byzantine", "8"], "1438 samples cannot give 2000"),
     "both node options": (["--nodes", "2", "--clients-per-node", "2"], "either nodes or clients-per-node"),
 }

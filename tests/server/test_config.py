@@ -22,7 +22,7 @@ CHANGES = parse_options(
     "momentum=0.5, weight_decay=0.001, clip_norm=1.0, epochs=3, batches=4, batch_size=8, local_momentum=0.9,"
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
     "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
-    "lr_decay_rounds=2, lr_decay=0.5, diagnostics=true"
+    "model_options=hidden=5, lr_decay_rounds=2, lr_decay=0.5, diagnostics=true"
 ) | {"pre": "clip(max_norm=9), nnm"}
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
@@ -49,12 +49,21 @@ def refused(**options):
         ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'?"),
         ({"dataset": "fashion-mnist"}, "did you mean 'fashion_mnist'?"),
         ({"model": "cmn"}, "unknown model 'cmn'; did you mean 'cnn'?"),
-        ({"model": "zzzzzz"}, "unknown model 'zzzzzz' (known: cnn, mlp)"),
+        ({"model": "zzzzzz"}, "unknown model 'zzzzzz' (known: alexnet, cnn,"),
         ({"attack_options": "epps=3"}, "attack-options: unknown parameter 'epps'; did you mean 'eps'?"),
         ({"attack_options": "z=3"}, "attack-options: unknown parameter 'z'"),
         ({"strategy_options": "wieghted=true"}, "unknown parameter 'wieghted'; did you mean 'weighted'?"),
         ({"strategy": "median", "strategy_options": "num_byzantine=3"}, "num_byzantine"),
         ({"strategy_options": "server_lr=2"}, "strategy-options: unknown parameter 'server_lr'"),
+        ({"model_options": "norm=group"}, "model-options: CNN has no parameters, got norm"),
+        (
+            {"model": "mlp", "model_options": "num_classes=3"},
+            "model-options: unknown parameter 'num_classes'",
+        ),
+        (
+            {"model": "resnet20", "model_options": "norm=layer"},
+            "model-options: norm: Input should be 'batch' or",
+        ),
         ({"attack": "none", "attack_options": "eps=3"}, "attack-options: there is nothing to give eps to"),
     ],
 )
@@ -218,7 +227,10 @@ def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():
         other = RunConfig.make({name: value})
         assert getattr(other, name) != getattr(base, name)
         assert other.config_hash() == base.config_hash(), name
-    hashes = [RunConfig.make({name: value}).config_hash() for name, value in CHANGES.items()]
+    hashes = [
+        RunConfig.make({name: value} | ({"model": "mlp"} if name == "model_options" else {})).config_hash()
+        for name, value in CHANGES.items()
+    ]
     assert len({base.config_hash(), *hashes}) == len(CHANGES) + 1
 
 
