@@ -620,10 +620,9 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
             for i, client in enumerate(upload.client_ids):
                 target = position[client]
                 sizes[target] = upload.num_examples[i]
-                if reference is None:
-                    rows[target] = upload.rows[i]
-                else:
-                    np.subtract(reference, upload.rows[i], out=rows[target])
+                upload.write_row(i, rows[target])
+                if reference is not None:
+                    np.subtract(reference, rows[target], out=rows[target])
     matrix = torch.from_numpy(rows)
     finite = finite_rows(matrix)
     order = sorted(ids)
@@ -632,7 +631,10 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
     keep = finite.nonzero().squeeze(1)
     bad = [Rejection(order[i], "NaN or Inf in the upload") for i in (~finite).nonzero().squeeze(1).tolist()]
     kept = keep.tolist()
-    return DenseMatrix([order[i] for i in kept], matrix[keep], sizes[kept], bad)
+    for target, i in enumerate(kept):  # in place: a NaN must not cost another copy of everything
+        if target != i:
+            matrix[target] = matrix[i]
+    return DenseMatrix([order[i] for i in kept], matrix[: len(kept)], sizes[kept], bad)
 
 
 def finite_rows(matrix: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Start a SuperLink and SuperNodes on this machine, run a Flower app on them, and end them all again.
 
-    python deploy/local.py --nodes 4 --byzantine 0=bitflip --run-config 'rounds=3 strategy="median"'
-    python deploy/local.py --nodes 4 --tls --run-config 'rounds=3'
+    python deploy/run_local.py --nodes 4 --byzantine 0=bitflip --run-config 'rounds=3 strategy="median"'
+    python deploy/run_local.py --nodes 4 --tls --run-config 'rounds=3'
 
 Everything listens on 127.0.0.1 only, on free ports, and works with Flower's gRPC (1.26) and HTTP (1.41)
 deployments. The commands that are run are printed; they are what docs/deploy.md explains.
@@ -103,8 +103,13 @@ class LocalDeployment:
         for port in self._ports if self._grpc else self._ports[:1]:
             self._await_port(self.superlink, port, timeout)
 
-    def start_node(self, node_config: Mapping[str, object]) -> int:
-        """Start a SuperNode; returns its position in `nodes`."""
+    def start_node(self, node_config: Mapping[str, object], *, register: bool = True) -> int:
+        """Start a SuperNode; returns its position in `nodes`.
+
+        Args:
+            node_config: what the clients find in `Context.node_config`.
+            register: where keys are used, make this node's known to the SuperLink before.
+        """
         number = len(self.nodes)
         own = str(free_ports(1)[0])
         port = ["--clientappio-api-address", f"{_HOST}:{own}"] if self._grpc else ["--port", own]
@@ -112,7 +117,8 @@ class LocalDeployment:
         safety = ["--insecure"]
         if self.keys:
             key = self.keys.nodes[number]
-            self.flwr("supernode", "register", f"{key}.pub", _NAME)
+            if register:
+                self.flwr("supernode", "register", f"{key}.pub", _NAME)
             safety = ["--root-certificates", str(self.keys.ca), "--auth-supernode-private-key", str(key)]
         command = ["flower-supernode", "--superlink", f"{_HOST}:{fleet}", *port, *safety]
         command += ["--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in node_config.items())]
