@@ -71,6 +71,11 @@ class LocalDeployment:
         lines = [f"{key} = {json.dumps(value)}" for key, value in control.items()]
         (home / "config.toml").write_text("\n".join([f"[superlink.{_NAME}]", *lines, ""]))
 
+    @property
+    def fleet_address(self) -> str:
+        """Where SuperNodes connect."""
+        return f"{_HOST}:{self._ports[1] if self._grpc else self._ports[0]}"
+
     # -- processes -----------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
@@ -113,14 +118,13 @@ class LocalDeployment:
         number = len(self.nodes)
         own = str(free_ports(1)[0])
         port = ["--clientappio-api-address", f"{_HOST}:{own}"] if self._grpc else ["--port", own]
-        fleet = self._ports[1] if self._grpc else self._ports[0]
         safety = ["--insecure"]
         if self.keys:
             key = self.keys.nodes[number]
             if register:
                 self.flwr("supernode", "register", f"{key}.pub", _NAME)
             safety = ["--root-certificates", str(self.keys.ca), "--auth-supernode-private-key", str(key)]
-        command = ["flower-supernode", "--superlink", f"{_HOST}:{fleet}", *port, *safety]
+        command = ["flower-supernode", "--superlink", self.fleet_address, *port, *safety]
         command += ["--node-config", " ".join(f"{k}={json.dumps(v)}" for k, v in node_config.items())]
         self.nodes.append(self._start(f"node-{number}", command))
         return number
