@@ -180,6 +180,10 @@ class MatrixRows(Rows):
         block: torch.Tensor = self._matrix[:, columns]
         return block
 
+    def row(self, index: int) -> torch.Tensor:
+        """See `Rows`."""
+        return self._matrix[index].clone()
+
     def part(self, columns: slice) -> Rows:
         """See `Rows`."""
         return MatrixRows(self._matrix[:, columns])
