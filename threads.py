@@ -51,11 +51,17 @@ def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
         columns: how many there are.
         width: of a block; the last one may be narrower.
     """
+    inference = torch.is_inference_mode_enabled()
+
+    def without_gradients(block: slice) -> T:  # grad modes are per thread
+        with torch.inference_mode(inference), torch.no_grad():
+            return work(block)
+
     blocks = [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
     with one_thread():
         if len(blocks) <= 1 or _workers() == 1:
-            return [work(block) for block in blocks]
-        return list(_pool().map(work, blocks))
+            return [without_gradients(block) for block in blocks]
+        return list(_pool().map(without_gradients, blocks))
 
 
 def _workers() -> int:

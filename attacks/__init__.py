@@ -1,33 +1,108 @@
 """Published attacks, one file each: pure functions on (n, d) pseudo-gradients."""
 
+from byzflower.attacks.additive_noise import AdditiveNoise, add_noise
 from byzflower.attacks.alie import ALIE, alie, largest_hidden_z
-from byzflower.attacks.base import Attack, AttackView, CollusiveAttack, DataAttack, Knowledge, LocalAttack
+from byzflower.attacks.base import (
+    Attack,
+    AttackView,
+    CollusiveAttack,
+    DataAttack,
+    Knowledge,
+    LocalAttack,
+    LocalView,
+    TensorColumns,
+)
 from byzflower.attacks.bit_flip import BitFlip, bit_flip
+from byzflower.attacks.fang_krum import FangKrum, fang_krum
+from byzflower.attacks.fang_scale import FangScale
+from byzflower.attacks.fang_trimmed_mean import FangTrimmedMean, fang_trimmed_mean
+from byzflower.attacks.gaussian import Gaussian
+from byzflower.attacks.gaussian_noise import GaussianNoise, random_model
 from byzflower.attacks.ipm import IPM, ipm
 from byzflower.attacks.label_flip import LabelFlip, flip_labels
+from byzflower.attacks.mimic import Mimic, follow_drift
+from byzflower.attacks.min_max import MinMax, min_max
+from byzflower.attacks.min_sum import MinSum, min_sum
+from byzflower.attacks.non_finite import Inf, NaN
+from byzflower.attacks.optimal_alie import OptimalALIE
+from byzflower.attacks.optimal_ipm import OptimalIPM
+from byzflower.attacks.rop import ROP, perturbation
+from byzflower.attacks.rop_sparse import ROPSparse, sensitive_columns
+from byzflower.attacks.scaling import Scaling, scale
+from byzflower.attacks.strike import STRIKE, gradient_skew, majority_size, skewed_majority, strike
 
 ATTACKS: dict[str, type[Attack]] = {
+    "additivenoise": AdditiveNoise,
     "alie": ALIE,
     "bitflip": BitFlip,
+    "fangkrum": FangKrum,
+    "fangscale": FangScale,
+    "fangtrimmedmean": FangTrimmedMean,
+    "gaussian": Gaussian,
+    "gaussiannoise": GaussianNoise,
+    "inf": Inf,
     "ipm": IPM,
     "labelflip": LabelFlip,
+    "mimic": Mimic,
+    "minmax": MinMax,
+    "minsum": MinSum,
+    "nan": NaN,
+    "optimalalie": OptimalALIE,
+    "optimalipm": OptimalIPM,
+    "rop": ROP,
+    "ropsparse": ROPSparse,
+    "scaling": Scaling,
+    "strike": STRIKE,
 }
 
 __all__ = [
     "ALIE",
     "ATTACKS",
     "IPM",
+    "ROP",
+    "STRIKE",
+    "AdditiveNoise",
     "Attack",
     "AttackView",
     "BitFlip",
     "CollusiveAttack",
     "DataAttack",
+    "FangKrum",
+    "FangScale",
+    "FangTrimmedMean",
+    "Gaussian",
+    "GaussianNoise",
+    "Inf",
     "Knowledge",
     "LabelFlip",
     "LocalAttack",
+    "LocalView",
+    "Mimic",
+    "MinMax",
+    "MinSum",
+    "NaN",
+    "OptimalALIE",
+    "OptimalIPM",
+    "ROPSparse",
+    "Scaling",
+    "TensorColumns",
+    "add_noise",
     "alie",
     "bit_flip",
+    "fang_krum",
+    "fang_trimmed_mean",
     "flip_labels",
+    "follow_drift",
+    "gradient_skew",
     "ipm",
     "largest_hidden_z",
+    "majority_size",
+    "min_max",
+    "min_sum",
+    "perturbation",
+    "random_model",
+    "scale",
+    "sensitive_columns",
+    "skewed_majority",
+    "strike",
 ]

@@ -6,7 +6,8 @@ from statistics import NormalDist
 
 import torch
 
-from byzflower.attacks.base import AttackView, CollusiveAttack, mean_and_std, repeat
+from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
+from byzflower.attacks.rows import mean_and_std
 
 
 def alie(benign: torch.Tensor, z: float, sign: int = -1) -> torch.Tensor:

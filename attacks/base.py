@@ -1,9 +1,10 @@
 """What an attack is, what it knows, and when it acts."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -63,14 +64,45 @@ class DataAttack(Attack):
         """Return poisoned copies of the client's features and labels."""
 
 
+class TensorColumns(NamedTuple):
+    """One of the model's trained tensors, and where it lies in a row.
+
+    Attributes:
+        name: in the model.
+        shape: in the model.
+        columns: of a row of d scalars.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    columns: slice
+
+
+@dataclass(frozen=True)
+class LocalView:
+    """What a Byzantine client has at hand in one round.
+
+    Attributes:
+        gradient: (d,) its own honest pseudo-gradient (or gradient, or momentum: what it would upload).
+        model: (d,) the global model that it was sent.
+        tensors: the model's tensors, together all d columns.
+        generator: the client's own randomness.
+    """
+
+    gradient: torch.Tensor
+    model: torch.Tensor
+    tensors: tuple[TensorColumns, ...]
+    generator: torch.Generator
+
+
 class LocalAttack(Attack):
     """Replaces a Byzantine client's own honest update."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.LOCAL
 
     @abstractmethod
-    def corrupt(self, gradient: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return the pseudo-gradient to upload, given the honest one: (d,) -> (d,)."""
+    def corrupt(self, view: LocalView) -> torch.Tensor:
+        """Return the (d,) pseudo-gradient to upload."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +118,12 @@ class AttackView:
             None in the first round.
         round: server round.
         generator: the attack's own randomness.
+        tensors: the model's tensors, together all d columns.
+        memory: what the attack keeps from round to round, under names of its own choice; it is saved
+            and restored with the server's checkpoints.
+        aggregate: what the server's own rule makes of this round's uploads with the given (f, d) ones
+            of the Byzantine clients among them, (d,), NaN if it refuses them; None where that is not
+            known (under COLLUDING, or around a strategy that is no `RobustStrategy`).
     """
 
     benign: torch.Tensor
@@ -94,6 +132,9 @@ class AttackView:
     previous_aggregate: torch.Tensor | None
     round: int
     generator: torch.Generator
+    tensors: tuple[TensorColumns, ...] = ()
+    memory: dict[str, torch.Tensor] = field(default_factory=dict)
+    aggregate: Callable[[torch.Tensor], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +169,14 @@ def repeat(gradient: torch.Tensor, count: int) -> torch.Tensor:
     return gradient.expand(count, -1)
 
 
-def mean_and_std(benign: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per coordinate, mean and unbiased standard deviation (0 if m = 1): (m, d) -> (d,), (d,).
+def gaussian(
+    mean: torch.Tensor, std: torch.Tensor | float, generator: torch.Generator, count: int
+) -> torch.Tensor:
+    """`count` rows of independent normal numbers: (d,), (d,) -> (count, d).
 
-    In two passes over the rows, which is many times faster on a CPU than `torch.std` over dimension 0.
+    Drawn on the generator's device, so that a seed means the same numbers wherever the rows are.
     """
-    mean = benign.mean(dim=0)
-    total = torch.zeros_like(mean)
-    for row in benign:
-        deviation = row - mean
-        total.addcmul_(deviation, deviation)
-    return mean, total.div_(max(len(benign) - 1, 1)).sqrt_()
+    noise = torch.randn(count, len(mean), dtype=mean.dtype, device=generator.device, generator=generator).to(
+        mean.device
+    )
+    return noise.mul_(std).add_(mean)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from byzflower.attacks.base import LocalAttack
+from byzflower.attacks.base import LocalAttack, LocalView
 
 
 def bit_flip(gradient: torch.Tensor) -> torch.Tensor:
@@ -16,6 +16,6 @@ def bit_flip(gradient: torch.Tensor) -> torch.Tensor:
 class BitFlip(LocalAttack):
     """Byzantine clients upload the negative of their own honest update."""
 
-    def corrupt(self, gradient: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def corrupt(self, view: LocalView) -> torch.Tensor:
         """Apply `bit_flip`."""
-        return bit_flip(gradient)
+        return bit_flip(view.gradient)

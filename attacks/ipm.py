@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
+from byzflower.attacks.rows import mean
 
 
 def ipm(benign: torch.Tensor, eps: float) -> torch.Tensor:
     """Return -eps * mu, mu the mean of the (m, d) benign pseudo-gradients (Xie et al., 2020)."""
-    return benign.mean(dim=0).mul_(-eps)
+    return mean(benign).mul_(-eps)
 
 
 @dataclass(frozen=True, kw_only=True)

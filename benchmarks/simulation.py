@@ -124,22 +124,27 @@ def main() -> None:
     arguments = parser.parse_args()
     print("| rounds/s | byzfl | inline | inline/byzfl | Ray, cohorts | Ray/byzfl |")
     print("|---|---|---|---|---|---|")
-    details = []
+    details: list[tuple[str, dict[str, dict[str, float]]]] = []
     for model, rounds in (("mlp", arguments.rounds), ("cnn", max(10, arguments.rounds // 3))):
         rates: dict[str, list[float]] = {"byzfl": [], "inline": [], "ray": []}
+        where: dict[str, dict[str, float]] = {}
         for _ in range(arguments.repeats):
             rates["byzfl"].append(byzfl_rate(model, arguments.data, rounds))
             for engine in ("inline", "ray"):
-                rate, parts = byzflower_rate(model, arguments.data, rounds, engine)
+                rate, where[engine] = byzflower_rate(model, arguments.data, rounds, engine)
                 rates[engine].append(rate)
         theirs, inline, ray = (statistics.median(rates[k]) for k in ("byzfl", "inline", "ray"))
         cells = [f"{theirs:.1f}"]
         for rate in (inline, ray):
             cells += [f"{rate:.1f}", f"{rate / theirs:.2f}"]
         print(f"| {model} | {' | '.join(cells)} |", flush=True)
-        details.append((model, parts))
-    for model, parts in details:
-        print(f"{model}, Ray, ms a round:", {k: round(1000 * v, 2) for k, v in parts.items()})
+        details.append((model, where))
+    print("\nWhere the time goes, ms a round (training is the sum over clients, which share the cores):\n")
+    names = ("train", "wait", "attack", "decode", "aggregate", "round")
+    print(f"| | {' | '.join(names)} |\n|---|{'---|' * len(names)}")
+    for model, where in details:
+        for engine, parts in where.items():
+            print(f"| {model}, {engine} | {' | '.join(f'{1000 * parts[name]:.1f}' for name in names)} |")
 
 
 if __name__ == "__main__":

@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
-from flwr.common import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
 from byzflower.clients.settings import SETTINGS, ClientSettings
+from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
-
-CLIENT_IDS = "client-ids"
-STATE_QUERY = "query"
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
 ListClients = Callable[[ConfigRecord, Context], list[int]]
@@ -54,7 +52,7 @@ def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None
         if any(key.startswith(("fitins.", "evaluateins.", "getp")) for key in message.content):
             reply: Message = call_next(message, context)
             return reply
-        if message.metadata.message_type.startswith("query"):
+        if message.metadata.message_type.startswith(MessageType.QUERY):
             return Message(_exchange_state(message, context), reply_to=message)
         return Message(_answer(message, context, make_client, hosted), reply_to=message)
 

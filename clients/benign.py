@@ -27,6 +27,8 @@ class BenignClient(NumPyClient):
     local momentum, lives in `state`, which Flower keeps for the node.
     """
 
+    only_reads = True  # `fit` does not write to the arrays it is given
+
     def __init__(self, client_id: int, settings: ClientSettings, state: RecordDict | None = None):
         """Make the client.
 
@@ -75,8 +77,10 @@ class BenignClient(NumPyClient):
         """Change a training batch; an honest client does not."""
         return batch
 
-    def corrupt(self, gradient: NDArray[Any], server_round: int) -> NDArray[Any]:
-        """Change the (d,) pseudo-gradient to upload; an honest client does not."""
+    def corrupt(
+        self, gradient: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
+    ) -> NDArray[Any]:
+        """Change the (d,) pseudo-gradient to upload, given the broadcast model; an honest client does not."""
         return gradient
 
     def corrupts(self, server_round: int) -> bool:
@@ -96,21 +100,23 @@ class BenignClient(NumPyClient):
                 return trained, loss
             before = layout.row(parameters)
             row = before - layout.row(trained)
-            return layout.arrays(before - self._altered(row, layout, server_round)), loss
+            return layout.arrays(before - self._altered(row, parameters, layout, server_round)), loss
         gradients, loss = training.mean_gradient(space, batches, self.settings)
         row = np.empty(layout.width, layout.row_dtype)
         if layout.num_buffers:  # batch norm has updated its statistics
             row[layout.d :] = (layout.row(parameters) - layout.row(space.arrays()))[layout.d :]
         _write_gradients(row, gradients)
-        return layout.arrays(self._altered(row, layout, server_round)), loss
+        return layout.arrays(self._altered(row, parameters, layout, server_round)), loss
 
-    def _altered(self, row: NDArray[Any], layout: Layout, server_round: int) -> NDArray[Any]:
+    def _altered(
+        self, row: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
+    ) -> NDArray[Any]:
         """Apply local momentum and the attack to the parameters' part of a row, in place."""
         gradient = row[: layout.d]
         if self.settings.local_momentum:
             self._add_momentum(gradient)
         if self.corrupts(server_round):
-            gradient[:] = self.corrupt(gradient, server_round)
+            gradient[:] = self.corrupt(gradient, parameters, layout, server_round)
         return row
 
     def _add_momentum(self, gradient: NDArray[Any]) -> None:
@@ -126,7 +132,11 @@ class BenignClient(NumPyClient):
 
     def _loaded(self, parameters: NDArrays) -> training.Workspace:
         space = training.workspace(
-            self.settings.model, self.dataset.input_shape, self.dataset.num_classes, self.device
+            self.settings.model,
+            self.dataset.input_shape,
+            self.dataset.num_classes,
+            self.device,
+            self.settings.model_options,
         )
         space.load(parameters)
         return space

@@ -7,11 +7,20 @@ import torch
 from flwr.common import NDArrays, RecordDict
 from numpy.typing import NDArray
 
-from byzflower.attacks import Attack, CollusiveAttack, DataAttack, Knowledge, LocalAttack
+from byzflower.attacks import (
+    Attack,
+    CollusiveAttack,
+    DataAttack,
+    Knowledge,
+    LocalAttack,
+    LocalView,
+    TensorColumns,
+)
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.settings import ClientSettings
 from byzflower.clients.training import Batch
 from byzflower.randomness import torch_generator
+from byzflower.uploads.layout import Layout
 
 
 class ByzantineClient(BenignClient):
@@ -45,12 +54,19 @@ class ByzantineClient(BenignClient):
         """Whether a LOCAL attack acts this round."""
         return isinstance(self.attack, LocalAttack) and self.attack.active(server_round)
 
-    def corrupt(self, gradient: NDArray[Any], server_round: int) -> NDArray[Any]:
+    def corrupt(
+        self, gradient: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
+    ) -> NDArray[Any]:
         """Apply a LOCAL attack to the honest pseudo-gradient."""
-        if not (isinstance(self.attack, LocalAttack) and self.attack.active(server_round)):
+        if not isinstance(self.attack, LocalAttack):
             return gradient
-        generator = torch_generator(self.settings.seed, "attack", server_round, self.client_id)
-        corrupted: NDArray[Any] = self.attack.corrupt(torch.from_numpy(gradient), generator).numpy()
+        view = LocalView(
+            gradient=torch.from_numpy(gradient),
+            model=torch.from_numpy(layout.row(parameters)[: layout.d]),
+            tensors=tuple(TensorColumns(*tensor) for tensor in layout.parameters),
+            generator=torch_generator(self.settings.seed, "attack", server_round, self.client_id),
+        )
+        corrupted: NDArray[Any] = self.attack.corrupt(view).numpy()
         return corrupted
 
     def _upload(self, parameters: NDArrays, server_round: int, upload: str) -> tuple[NDArrays, float]:

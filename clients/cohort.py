@@ -1,17 +1,18 @@
 """One node, many logical clients: train them one after the other, answer with one message."""
 
 from collections.abc import Callable, Mapping, Sequence
+from logging import WARNING
 from typing import Any
 
 import numpy as np
 from flwr.client import NumPyClient
-from flwr.common import MetricRecord, NDArrays, RecordDict
+from flwr.common import MetricRecord, NDArrays, RecordDict, log
 
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import encode_upload
+from byzflower.uploads.reply import common_keys, encode_upload
 
 ClientFactory = Callable[[int], NumPyClient]
 
@@ -28,10 +29,16 @@ def fit_one(
     What the client returned is passed on as it is: judging it is the server's business. It is named
     `client_id`, the id by which the server asked for it, unless it names itself.
     """
-    arrays, num_examples, metrics = client.fit(parameters, dict(config))
+    arrays, num_examples, metrics = _fit(client, parameters, config)
     names = names if len(names) == len(arrays) else [str(i) for i in range(len(arrays))]
     record = array_record({name: np.asarray(a) for name, a in zip(names, arrays, strict=True)})
     return RecordDict({"arrays": record, "metrics": _metric_record(num_examples, metrics, client_id)})
+
+
+def _fit(client: NumPyClient, parameters: NDArrays, config: Mapping[str, Any]) -> Any:
+    """Call `fit` with arrays of its own to write to, unless the client says that it only reads them."""
+    own = parameters if getattr(client, "only_reads", False) else [np.array(p) for p in parameters]
+    return client.fit(own, dict(config))
 
 
 def fit_cohort(
@@ -54,9 +61,9 @@ def fit_cohort(
     failed: dict[int, str] = {}
     for client in clients:
         try:
-            arrays, num_examples, own = factory(client).fit(parameters, dict(config))
+            arrays, num_examples, own = _fit(factory(client), parameters, config)
             DenseUpload.check_arrays(arrays, layout)
-            sizes.append(float(num_examples))
+            size, numbers = float(num_examples), _numbers(own)
         except Rejected as fault:
             failed[client] = str(fault)
             continue
@@ -65,7 +72,8 @@ def fit_cohort(
             continue
         layout.write_row(arrays, rows[len(ids)])
         ids.append(client)
-        metrics.append(_numbers(own))
+        sizes.append(size)
+        metrics.append(numbers)
     upload = DenseUpload(ids, np.array(sizes), metrics, rows[: len(ids)])
     return encode_upload(upload, layout, failed, cohort=True)
 
@@ -73,14 +81,19 @@ def fit_cohort(
 def evaluate_cohort(
     clients: Sequence[int], factory: ClientFactory, parameters: NDArrays, config: Mapping[str, Any]
 ) -> RecordDict:
-    """Let several clients score the model; their metrics travel as lists."""
-    columns: dict[str, list[float]] = {}
+    """Let several clients score the model; the metrics that they all have travel as lists.
+
+    A client that raises is left out.
+    """
+    scored: dict[int, dict[str, float]] = {}
     for client in clients:
-        loss, num_examples, metrics = factory(client).evaluate(parameters, dict(config))
-        for key, value in {NUM_EXAMPLES: num_examples, "loss": loss, **_numbers(metrics)}.items():
-            columns.setdefault(key, []).append(float(value))
-    record = MetricRecord({CLIENT_ID: list(clients), **columns})
-    return RecordDict({"metrics": record})
+        try:
+            loss, num_examples, metrics = factory(client).evaluate(parameters, dict(config))
+            scored[client] = {NUM_EXAMPLES: float(num_examples), "loss": float(loss), **_numbers(metrics)}
+        except Exception as error:  # one bad client must not cost the cohort its evaluation
+            log(WARNING, "evaluation of client %d failed: %s: %s", client, type(error).__name__, error)
+    columns = {key: [own[key] for own in scored.values()] for key in common_keys(list(scored.values()))}
+    return RecordDict({"metrics": MetricRecord({CLIENT_ID: list(scored), **columns})})
 
 
 def evaluate_one(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from byzflower.attacks import ATTACKS, Attack
-from byzflower.datasets import Dataset, load_dataset, make_partition
+from byzflower.datasets import Dataset, load_dataset, make_partition, partition_natural
 from byzflower.randomness import numpy_generator
 
 OptionValue = bool | int | float | str | None
@@ -55,6 +55,7 @@ class ClientSettings(BaseModel):
     dataset: str = Field("digits", description="data set (see --list)")
     data: str = Field("", description="folder with the data set's raw files; default BYZFLOWER_DATA")
     model: str = Field("cnn", description="model (see --list)")
+    model_options: dict[str, OptionValue] = Field({}, description="the model's parameters, as name=value")
     clients: int = Field(20, ge=1, description="number of logical clients n")
     byzantine: int = Field(8, ge=0, description="how many of them are Byzantine")
     byzantine_set: Literal["first", "random"] = Field(
@@ -64,7 +65,9 @@ class ClientSettings(BaseModel):
     attack_options: dict[str, OptionValue] = Field(
         {}, description="the attack's parameters, as name=value,name=value"
     )
-    partition: Literal["iid", "dirichlet", "shards"] = Field("iid", description="split of the data")
+    partition: Literal["iid", "dirichlet", "shards", "natural"] = Field(
+        "iid", description="split of the data"
+    )
     alpha: float = Field(0.5, gt=0, description="Dirichlet concentration; lower is less balanced")
     shards_per_client: int = Field(2, ge=1, description="label shards per client")
     min_size: int = Field(1, ge=1, description="fewest training samples of any client")
@@ -85,7 +88,7 @@ class ClientSettings(BaseModel):
     )
     seed: int = Field(1, ge=0, description="the run's one seed")
 
-    @field_validator("attack_options", mode="before")
+    @field_validator("attack_options", "model_options", mode="before")
     @classmethod
     def _parse_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
@@ -131,7 +134,7 @@ def training_data(settings: ClientSettings) -> tuple[Dataset, list[NDArray[np.in
 
     Raises:
         DataNotFoundError: see `load_dataset`.
-        ValueError: see `make_partition`.
+        ValueError: see `make_partition` and `partition_natural`.
     """
     return _training_data(DataSettings(*(getattr(settings, name) for name in DataSettings._fields)))
 
@@ -145,7 +148,12 @@ def _training_data(key: DataSettings) -> tuple[Dataset, list[NDArray[np.int64]]]
         order = numpy_generator(key.seed, "max-samples").permutation(len(labels))
         pool = np.sort(order[: key.max_samples])
     random = numpy_generator(key.seed, "partition")
-    parts = make_partition(
-        key.partition, labels[pool], key.clients, random, key.alpha, key.shards_per_client, key.min_size
-    )
+    if key.partition == "natural":
+        if dataset.train_groups is None:
+            raise ValueError(f"data set {key.dataset!r} has no natural clients")
+        parts = partition_natural(dataset.train_groups[pool], key.clients, random, key.min_size)
+    else:
+        parts = make_partition(
+            key.partition, labels[pool], key.clients, random, key.alpha, key.shards_per_client, key.min_size
+        )
     return dataset, [pool[part] for part in parts]

@@ -1,7 +1,7 @@
 """Local training of one client, on one CPU thread or one GPU."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,19 @@ class Workspace:
         return [t.detach().cpu().numpy().copy() for t in self._tensors]
 
 
-def workspace(name: str, input_shape: tuple[int, ...], num_classes: int, device: str) -> Workspace:
-    """This thread's workspace for a model."""
+def workspace(
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    device: str,
+    options: Mapping[str, Any] | None = None,
+) -> Workspace:
+    """This thread's workspace for a model; see `build_model`."""
     spaces: dict[Any, Workspace] = _thread.__dict__.setdefault("workspaces", {})
-    key = (name, input_shape, num_classes, device)
+    key = (name, input_shape, num_classes, device, tuple(sorted((options or {}).items())))
     if key not in spaces:
-        spaces[key] = Workspace(build_model(name, input_shape, num_classes).to(device))
+        model = build_model(name, input_shape, num_classes, options=options)
+        spaces[key] = Workspace(model.to(device))
     return spaces[key]
 
 

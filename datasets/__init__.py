@@ -3,13 +3,19 @@
 from collections.abc import Callable
 
 from byzflower.datasets.base import DataNotFoundError, Dataset
+from byzflower.datasets.cifar import load_cifar10, load_cifar10_jpeg, load_cifar100
 from byzflower.datasets.digits import load_digits_dataset
-from byzflower.datasets.partition import class_counts, make_partition
+from byzflower.datasets.femnist import load_femnist
+from byzflower.datasets.partition import class_counts, make_partition, partition_natural
 from byzflower.datasets.vision import load_fashion_mnist, load_mnist
 
 DATASETS: dict[str, Callable[[str], Dataset]] = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "cifar10_jpeg": load_cifar10_jpeg,
     "digits": load_digits_dataset,
     "fashion_mnist": load_fashion_mnist,
+    "femnist": load_femnist,
     "mnist": load_mnist,
 }
 
@@ -34,4 +40,5 @@ __all__ = [
     "class_counts",
     "load_dataset",
     "make_partition",
+    "partition_natural",
 ]

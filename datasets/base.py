@@ -25,6 +25,8 @@ class Dataset:
         num_classes: number of classes.
         mean: (c,) of the training images, on the scale of the raw values.
         std: (c,), likewise.
+        train_groups: (m,) which natural client (a writer, say) each training example is from, numbered
+            from 0; None where there are no natural clients.
     """
 
     train_x: NDArray[Any]
@@ -34,6 +36,7 @@ class Dataset:
     num_classes: int
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    train_groups: NDArray[np.int64] | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

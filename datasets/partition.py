@@ -45,6 +45,36 @@ def partition_dirichlet(
     return _fill_up(best, min_size, random)
 
 
+def partition_natural(
+    groups: Indices, num_clients: int, random: np.random.Generator, min_size: int = 1
+) -> list[Indices]:
+    """Let every client be one of the natural clients, drawn at random without repetition.
+
+    Who is not drawn, or has fewer than `min_size` samples, takes no part.
+
+    Args:
+        groups: (m,) the natural client of each sample.
+        num_clients: n.
+        random: the draw; all are taken in ascending order if there are exactly n.
+        min_size: fewest samples of any client.
+
+    Raises:
+        ValueError: fewer than n natural clients are large enough.
+    """
+    names, sizes = np.unique(groups, return_counts=True)
+    large = names[sizes >= min_size]
+    if len(large) < num_clients:
+        raise ValueError(
+            f"{len(large)} natural clients have at least {min_size} samples, {num_clients} are needed"
+        )
+    drawn = set(np.sort(random.choice(large, num_clients, replace=False)).tolist())
+    order = np.argsort(groups, kind="stable")
+    ends = np.cumsum(sizes)[:-1]
+    return [
+        np.sort(part) for name, part in zip(names, np.split(order, ends), strict=True) if int(name) in drawn
+    ]
+
+
 def _require_enough(samples: int, num_clients: int, min_size: int) -> None:
     if num_clients * min_size > samples:
         raise ValueError(f"{samples} samples cannot give {num_clients} clients at least {min_size} each")

@@ -3,9 +3,13 @@
 import gzip
 import os
 import shutil
+import tarfile
 import tempfile
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +22,18 @@ _IDX_FILES = (
     "train-labels-idx1-ubyte",
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
+)
+
+
+_UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    HTTPException,
+    tarfile.TarError,
+    UnpicklingError,
+    KeyError,
 )
 
 
@@ -36,28 +52,51 @@ def _raw_folder(root: Path, name: str) -> Path | None:
     return None
 
 
-def _idx_arrays(root: Path, name: str) -> Arrays:
-    """Read a data set in MNIST's format with torchvision, downloading it if it is nowhere."""
+def read_splits(
+    name: str, root: Path, found: Path | None, looked_for: str, provide: Callable[[Path, Path], None]
+) -> list[Any]:
+    """The train and the test split of a data set as torchvision reads them, downloaded if it is nowhere.
+
+    Args:
+        name: torchvision's class.
+        root: where the files were looked for.
+        found: where they are; None to download them.
+        looked_for: their names, for the error message.
+        provide: puts what was found into a folder of the layout that torchvision expects.
+
+    Raises:
+        DataNotFoundError: they cannot be read, or not be downloaded.
+    """
     datasets = import_torchvision("torchvision.datasets")
-    raw = _raw_folder(root, name)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         try:
-            if raw is not None:
-                _unpack(raw, place / name / "raw")
-            splits = [
-                getattr(datasets, name)(str(place), train=train, download=raw is None)
+            if found is not None:
+                provide(found, place)
+            return [
+                getattr(datasets, name)(str(place), train=train, download=found is None)
                 for train in (True, False)
             ]
-        except (RuntimeError, OSError, EOFError, ValueError, HTTPException) as error:
-            if raw is not None:
-                raise DataNotFoundError(f"{name} in {raw} cannot be read: {error!s:.200}") from None
+        except _UNREADABLE as error:
+            if found is not None:
+                raise DataNotFoundError(f"{name} in {found} cannot be read: {error!s:.200}") from None
             raise DataNotFoundError(
-                f"{name} was not found in {root} (looked for {name}/raw/{_IDX_FILES[0]}[.gz] there and in "
-                f"vision/) and could not be downloaded ({error!s:.200}). Name the folder with --data or "
-                f"BYZFLOWER_DATA."
+                f"{name} was not found in {root} (looked for {looked_for} there and in vision/) and could "
+                f"not be downloaded ({error!s:.200}). Name the folder with --data or BYZFLOWER_DATA."
             ) from None
-        train, test = ((s.data.numpy()[:, None], s.targets.numpy().astype(np.int64)) for s in splits)
+
+
+def _idx_arrays(root: Path, name: str) -> Arrays:
+    """Read a data set in MNIST's format."""
+    looked_for = f"{name}/raw/{_IDX_FILES[0]}[.gz]"
+    splits = read_splits(
+        name,
+        root,
+        _raw_folder(root, name),
+        looked_for,
+        lambda raw, place: _unpack(raw, place / name / "raw"),
+    )
+    train, test = ((s.data.numpy()[:, None], s.targets.numpy().astype(np.int64)) for s in splits)
     return {"train_x": train[0], "train_y": train[1], "test_x": test[0], "test_y": test[1]}
 
 

@@ -1,19 +1,38 @@
 """Torch models by name."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from byzflower.models.alexnet import AlexNet
 from byzflower.models.cnn import CNN
+from byzflower.models.leaf_cnn import LeafCNN
 from byzflower.models.mlp import MLP
+from byzflower.models.resnet import ResNet18, ResNet20
+from byzflower.models.resnet9 import ResNet9
 
 _global_generator = threading.Lock()
-MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {"cnn": CNN, "mlp": MLP}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": AlexNet,
+    "cnn": CNN,
+    "leafcnn": LeafCNN,
+    "mlp": MLP,
+    "resnet18": ResNet18,
+    "resnet20": ResNet20,
+    "resnet9": ResNet9,
+}
 
 
-def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, seed: int = 0) -> nn.Module:
+def build_model(
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Build a model whose initial weights depend on `seed` alone.
 
     Torch's layers draw from the global generator; it is restored afterwards.
@@ -23,10 +42,21 @@ def build_model(name: str, input_shape: tuple[int, ...], num_classes: int, seed:
         input_shape: shape of one example, e.g. (1, 28, 28).
         num_classes: number of logits.
         seed: of the initial weights.
+        options: the model's own parameters, e.g. ``{"norm": "group"}``.
     """
     with _global_generator, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs, too
-        return MODELS[name](input_shape, num_classes)
+        return MODELS[name](input_shape, num_classes, **(options or {}))
 
 
-__all__ = ["CNN", "MLP", "MODELS", "build_model"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "MODELS",
+    "AlexNet",
+    "LeafCNN",
+    "ResNet9",
+    "ResNet18",
+    "ResNet20",
+    "build_model",
+]

@@ -9,7 +9,7 @@ from torch import nn
 class MLP(nn.Module):
     """One hidden layer of `hidden` ReLU units: 79,510 parameters on 28 x 28 images with 10 classes."""
 
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int, hidden: int = 100):
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int, *, hidden: int = 100):
         super().__init__()
         self.hidden = nn.Linear(math.prod(input_shape), hidden)
         self.output = nn.Linear(hidden, num_classes)

@@ -4,54 +4,61 @@ import inspect
 import logging
 import os
 import sys
+import tomllib
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from byzflower.attacks import ATTACKS
 from byzflower.clients.settings import training_data
-from byzflower.datasets import DATASETS, DataNotFoundError, class_counts
+from byzflower.datasets import DATASETS, class_counts
 from byzflower.models import MODELS
+from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.plots import plot_accuracy, plot_partition
-from byzflower.server.recorder import Record, Recorder
+from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
+from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
-from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES
+from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, TooManySkippedRounds
 
-_console = Console()
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
 # Clipped gradients keep honest clients finite after FedAvg has lost the model.
 _DEMO: dict[str, Any] = {"attack_options": "eps=10", "clip_norm": 10.0}
 _DEMO_STRATEGIES = "fedavg,multikrum"
 
 
-def run(fresh: bool, list_names: bool, **options: Any) -> None:
+def run(fresh: bool, list_names: bool, config: Path | None, **options: Any) -> None:
     """Train federated models under attack, once per strategy, and compare the defences."""
     if list_names:
         _list()
         return
     given = {name: value for name, value in options.items() if value is not None}
-    strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
-    if "attack" not in given:
-        given = {**_DEMO, **given}
-    try:
+    with names_of_mistakes():
+        given = {**(_DEMO if config is None and "attack" not in given else _read(config)), **given}
+        strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
         configs = [RunConfig.make({**given, "strategy": name.strip()}) for name in strategies]
         _check_data(configs[0])
         histories = _run_all(configs, fresh)
-    except (ConfigError, DataNotFoundError) as error:
-        for line in str(error).splitlines():
-            _console.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None
     if histories is None:
         raise typer.Exit(130)
     _report(configs, histories)
+    if any("model" not in result for result in histories):
+        raise typer.Exit(1)
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    """Options from a TOML file, such as the config.toml of an earlier run."""
+    if config is None:
+        return {}
+    try:
+        return {k.replace("-", "_"): v for k, v in tomllib.loads(config.read_text()).items()}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config: {config} cannot be read: {error}") from None
 
 
 def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
@@ -60,10 +67,15 @@ def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
     for config in configs:
         with _progress() as progress:
             task = progress.add_task(config.strategy, total=config.rounds, score="starting")
-            outcome = simulate(config, _updater(progress, task), fresh=fresh)
+            try:
+                outcome = simulate(config, _updater(progress, task), fresh=fresh)
+            except TooManySkippedRounds as reason:  # the other strategies may fare better
+                complain(f"{config.strategy}: {reason}")
+                results.append(summarise(Recorder(config).records()))
+                continue
             progress.update(task, completed=config.rounds if not outcome.interrupted else None)
         if outcome.interrupted:
-            _console.print(
+            console.print(
                 f"stopped; the same command goes on from the last finished round: {outcome.recorder.folder}",
                 soft_wrap=True,
             )
@@ -79,7 +91,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[score]}"),
         TimeRemainingColumn(),
-        console=_console,
+        console=console,
     )
 
 
@@ -109,7 +121,7 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
             _number(result["recall"]),
             str(result["quarantined"]),
         )
-    _console.print(table)
+    console.print(table)
     folders = [Recorder(config).folder for config in configs]
     names = [config.strategy for config in configs]
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
@@ -117,9 +129,15 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     dataset, parts = training_data(first)
     counts = class_counts(parts, dataset.train_y, dataset.num_classes)
     partition = plot_partition(counts, folders[-1] / "partition.png", first.byzantine_ids())
-    for what, where in (("results", None), ("plot", picture), ("partition", partition)):
+    table_of_it = write_partition(counts, folders[-1] / "partition.csv", first.byzantine_ids())
+    for what, where in (
+        ("results", None),
+        ("plot", picture),
+        ("partition", partition),
+        ("partition", table_of_it),
+    ):
         for path in folders if where is None else [where]:
-            _console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+            console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:
@@ -147,7 +165,7 @@ def _list() -> None:
         for name in sorted(registry):
             summary = (inspect.getdoc(registry[name]) or "").splitlines()[0]
             table.add_row(f"[bold]{name}[/bold]", summary)
-        _console.print(table)
+        console.print(table)
 
 
 def _option(name: str, field: Any) -> inspect.Parameter:
@@ -155,7 +173,7 @@ def _option(name: str, field: Any) -> inspect.Parameter:
     kind: Any = field.annotation
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(k for k in get_args(kind) if k is not type(None))
-    if name == "strategy" or get_origin(kind) is dict:
+    if name == "strategy" or get_origin(kind) in (dict, tuple):
         kind = str
     help_text = field.description
     default = _DEMO_STRATEGIES if name == "strategy" else field.default
@@ -172,15 +190,25 @@ def _option(name: str, field: Any) -> inspect.Parameter:
 
 
 def _shown(default: object) -> str:
-    return "none" if default in ("", None, {}) else str(default)
+    return "none" if default in ("", None, {}, ()) else str(default)
 
 
 def _command() -> Callable[..., None]:
-    def command(**options: Any) -> None:
-        run(**options)
+    def command(ctx: typer.Context, **options: Any) -> None:
+        if ctx.invoked_subcommand is None:
+            run(**options)
 
     command.__doc__ = run.__doc__
     extra = [
+        inspect.Parameter(
+            "config",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option("--config", help="TOML file with options, e.g. a run's config.toml"),
+            ],
+        ),
         inspect.Parameter(
             "fresh",
             inspect.Parameter.KEYWORD_ONLY,
@@ -197,14 +225,17 @@ def _command() -> Callable[..., None]:
         ),
     ]
     fields = [_option(name, field) for name, field in RunConfig.model_fields.items()]
-    command.__signature__ = inspect.Signature([*fields, *extra])  # type: ignore[attr-defined]
+    context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    command.__signature__ = inspect.Signature([context, *fields, *extra])  # type: ignore[attr-defined]
     return command
 
 
 def make_app() -> typer.Typer:
     """The command line as a typer application."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(_command())
+    app.callback(invoke_without_command=True)(_command())
+    for command in (grid, report, redteam):
+        app.command()(command)
     return app
 
 

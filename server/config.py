@@ -5,13 +5,14 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge
+from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
@@ -39,6 +40,8 @@ _EXECUTION = frozenset(
         "data",
     }
 )
+# What the data decides about a model.
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes"})
 
 
 class RunConfig(ClientSettings):
@@ -52,12 +55,19 @@ class RunConfig(ClientSettings):
     rounds: int = Field(15, ge=1, description="rounds of training")
     upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
     server_lr: float = Field(1.0, gt=0, description="server step size")
+    lr_decay_rounds: tuple[int, ...] = Field(
+        (), description="rounds after which the server step size decays, as 75,90"
+    )
+    lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
     eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
+    )
+    diagnostics: bool = Field(
+        False, description="record every round how the attack lies among the benign updates"
     )
     engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
@@ -92,6 +102,13 @@ class RunConfig(ClientSettings):
     def _none_for_nothing(cls, value: object) -> object:
         return None if value in ("", "none", 0) else value
 
+    @field_validator("lr_decay_rounds", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return (value,)
+        return [v for v in value.split(",") if v.strip()] if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         mistakes = [
@@ -100,10 +117,14 @@ class RunConfig(ClientSettings):
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
+        steps = self.lr_decay_rounds
+        if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
+            mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
         if self.nodes and self.clients_per_node:
             mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
@@ -118,8 +139,20 @@ class RunConfig(ClientSettings):
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
-                seen = f if attack.knowledge is Knowledge.COLLUDING else self.clients - f
-                attack.craft(AttackView(torch.zeros(seen, 1), f, self.clients, None, 1, torch.Generator()))
+                colluding = attack.knowledge is Knowledge.COLLUDING
+                seen = f if colluding else self.clients - f
+                attack.craft(
+                    AttackView(
+                        benign=torch.zeros(seen, 1),
+                        num_byzantine=f,
+                        num_clients=self.clients,
+                        previous_aggregate=None,
+                        round=1,
+                        generator=torch.Generator(),
+                        tensors=(TensorColumns("weight", (1, 1), slice(0, 1)),),
+                        aggregate=None if colluding else lambda crafted: crafted[0],
+                    )
+                )
         except (TypeError, ValueError) as error:
             return [f"attack-options: {error}"]
         return []
@@ -178,15 +211,14 @@ class RunConfig(ClientSettings):
             min_available_nodes=nodes,
         )
 
+    def server_lr_in(self, server_round: int) -> float:
+        """The server's step size in a round: decayed after each of `lr_decay_rounds`."""
+        return self.server_lr * float(self.lr_decay) ** sum(server_round > r for r in self.lr_decay_rounds)
+
     def collusive_attack(self) -> CollusiveAttack | None:
         """The attack, if the adversary has to run it."""
         attack = self.make_attack()
         return attack if isinstance(attack, CollusiveAttack) else None
-
-    def attack_knowledge(self) -> Knowledge | None:
-        """What the attack knows; None without one."""
-        attack = self.make_attack()
-        return None if attack is None else Knowledge(getattr(attack, "knowledge"))  # noqa: B009
 
     def client_settings(self) -> ClientSettings:
         """The part that clients get to see."""
@@ -204,6 +236,10 @@ class RunConfig(ClientSettings):
         """The run's name: given, or data set, attack and strategy."""
         return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
 
+    def folder(self) -> Path:
+        """Where the run's results are: ``<out>/<name>/<config hash>-<seed>``."""
+        return Path(self.out) / self.run_name() / f"{self.config_hash()}-{self.seed}"
+
     # -- making ------------------------------------------------------------------------------------
 
     @classmethod
@@ -214,7 +250,7 @@ class RunConfig(ClientSettings):
             ConfigError: one line per mistake, naming the option.
         """
         unknown = [
-            _unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
+            unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
         ]
         if unknown:
             raise ConfigError("\n".join(unknown))
@@ -253,30 +289,31 @@ def _readable(error: Any) -> str:
 
 
 def _unknown(option: str, name: str, registry: Collection[str]) -> list[str]:
-    return [] if name in registry else [_unknown_text(option, name, registry)]
+    return [] if name in registry else [unknown_text(option, name, registry)]
 
 
-def _unknown_text(what: str, name: str, registry: Collection[str]) -> str:
+def unknown_text(what: str, name: str, registry: Collection[str]) -> str:
+    """Say that a name is unknown, which one was probably meant, and which there are."""
     close = difflib.get_close_matches(name.lower(), list(registry), n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
 
 
-def _unknown_options(option: str, owner: type | None, given: Mapping[str, Any]) -> list[str]:
+def _unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:
     """Parameters that the attack or rule does not have, or that have another type."""
     if owner is None:
         return [f"{option}: there is nothing to give {', '.join(given)} to"] if given else []
     known = [
         name
         for name, parameter in inspect.signature(owner).parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
+        if parameter.kind is not parameter.VAR_KEYWORD and name not in _NOT_OPTIONS
     ]
     if given and not known:
-        return [f"{option}: {owner.__name__} has no parameters, got {', '.join(given)}"]
-    types, mistakes = get_type_hints(owner.__init__), []  # type: ignore[misc]
+        return [f"{option}: {getattr(owner, '__name__', owner)} has no parameters, got {', '.join(given)}"]
+    types, mistakes = get_type_hints(owner.__init__), []
     for name, value in given.items():
         if name not in known:
-            mistakes.append(f"{option}: {_unknown_text('parameter', name, known)}")
+            mistakes.append(f"{option}: {unknown_text('parameter', name, known)}")
             continue
         try:
             TypeAdapter(types[name], config=_ANY_TYPE).validate_python(value)

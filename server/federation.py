@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.common import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.common import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
@@ -74,16 +74,26 @@ class Federation:
         self.robust: RobustStrategy = config.make_strategy(nodes)
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
-        if attack is not None:
-            self.strategy = Adversary(self.robust, attack, byzantine=config.byzantine_ids(), seed=config.seed)
+        if attack is not None or config.diagnostics:
+            self.strategy = Adversary(
+                self.robust,
+                attack,
+                byzantine=config.byzantine_ids(),
+                seed=config.seed,
+                diagnostics=config.diagnostics,
+            )
         dataset, _ = training_data(config.client_settings())
         model = build_model(
-            config.model, dataset.input_shape, dataset.num_classes, seed_for(config.seed, "model")
+            config.model,
+            dataset.input_shape,
+            dataset.num_classes,
+            seed_for(config.seed, "model"),
+            config.model_options,
         )
         state = model.state_dict()
         self.names = list(state)
         self.arrays: list[NDArray[Any]] = [t.numpy() for t in state.values()]
-        self.evaluate = ServerEvaluation(dataset, config.model)
+        self.evaluate = ServerEvaluation(dataset, config.model, options=config.model_options)
 
     def run(
         self, grid: Grid, on_round: OnRound | None = None, stop: threading.Event | None = None
@@ -123,6 +133,7 @@ class Federation:
     ) -> Record:
         started = time.perf_counter()
         arrays = array_record(dict(zip(self.names, self.arrays, strict=True)))
+        self.robust.server_lr = self.config.server_lr_in(server_round)
         messages = self.strategy.configure_train(server_round, arrays, train_config, grid)
         waited = time.perf_counter()
         replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
@@ -142,15 +153,16 @@ class Federation:
         if server_round % self.config.eval_every == 0 or server_round == self.config.rounds:
             record.update(self.evaluate(self.arrays))
         ended = time.perf_counter()
-        attack = (
-            self.strategy.info.get("attack-seconds", 0.0) if isinstance(self.strategy, Adversary) else 0.0
-        )
+        adversary = self.strategy if isinstance(self.strategy, Adversary) else None
+        if self.config.diagnostics and adversary is not None:
+            record["diagnostics"] = adversary.info
         clients = self.robust.last_round.clients
         record["seconds"] = {
             "round": ended - started,
             "wait": answered - waited,
             "train": _number(train.pop("train-seconds", 0.0)) * len(clients),
-            "attack": attack,
+            "attack": 0.0,
+            **(adversary.seconds if adversary is not None else {}),
             **self.robust.last_round.seconds,
             "server": aggregated - answered,
             "evaluate": ended - aggregated,
@@ -230,7 +242,7 @@ class Federation:
         self._query(grid, contents)
 
     def _query(self, grid: Grid, contents: Sequence[tuple[int, RecordDict]]) -> list[Message]:
-        messages = [Message(content, node, "query") for node, content in contents]
+        messages = [Message(content, node, MessageType.QUERY) for node, content in contents]
         replies = list(grid.send_and_receive(messages, timeout=self.config.round_timeout))
         if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
             raise RuntimeError("a node did not exchange its clients' state")

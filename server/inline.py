@@ -112,7 +112,11 @@ class InlineGrid(Grid):
         if late:
             waited = time.monotonic() - started
             logging.getLogger("flwr").warning("%d nodes did not reply within %.0f s", len(late), waited)
-        return self.pull_messages(ids)
+        replies = self.pull_messages(ids)
+        for late_id in ids:
+            if late_id in self._replies:
+                self._replies.pop(late_id).cancel()  # what has not begun need not
+        return replies
 
     def close(self) -> None:
         """End the threads, without waiting for clients that hang."""

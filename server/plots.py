@@ -1,5 +1,6 @@
 """Pictures of runs and partitions."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from byzflower.server.recorder import Record
@@ -28,6 +30,7 @@ def plot_accuracy(histories: Mapping[str, Sequence[Record]], path: Path, title: 
         rounds, scores = [r["round"] for r in scored], [r["accuracy"] for r in scored]
         axes.plot(rounds, scores, marker="o", markersize=3, label=name)
     axes.set(xlabel="round", ylabel="test accuracy", ylim=(0, 1), title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)
@@ -53,6 +56,18 @@ def plot_partition(counts: NDArray[np.int64], path: Path, byzantine: frozenset[i
         axes.text(client, bottom[client], "✕", ha="center", va="bottom", color="crimson")
     marked = " (✕: Byzantine)" if byzantine else ""
     axes.set(xlabel="client" + marked, ylabel="training samples")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(title="class", ncols=2, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=150)
+    return path
+
+
+def write_partition(counts: NDArray[np.int64], path: Path, byzantine: frozenset[int] = frozenset()) -> Path:
+    """Write the same as a CSV table: a row per client, a column per class."""
+    classes = [f"class {label}" for label in range(counts.shape[1])]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["client", "byzantine", "samples", *classes])
+        for client, row in enumerate(counts.tolist()):
+            table.writerow([client, int(client in byzantine), sum(row), *row])
     return path

@@ -42,9 +42,9 @@ class Recorder:
     """Writes config.toml, rounds.jsonl, checkpoint.pt, result.json and model.pt of one run."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Open (or make) the folder ``<out>/<name>/<config hash>-<seed>``."""
+        """Open (or make) the run's folder."""
         self.config = config
-        self.folder = Path(config.out) / config.run_name() / f"{config.config_hash()}-{config.seed}"
+        self.folder = config.folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.history: list[Record] = []
         settings = {k: _toml(v) for k, v in config.model_dump().items() if v is not None}
@@ -78,12 +78,16 @@ class Recorder:
             {k: t.numpy() for k, t in saved["server"].items()},
             {name: {k: t.numpy() for k, t in own.items()} for name, own in saved["clients"].items()},
         )
-        lines = (self.folder / "rounds.jsonl").read_text().splitlines()
-        records = [record for line in lines if (record := _parsed(line)) is not None]
-        self.history = [record for record in records if record["round"] <= checkpoint.round]
+        self.history = [record for record in self.records() if record["round"] <= checkpoint.round]
         text = "".join(_line(record) for record in self.history)
         _write_atomically(self.folder / "rounds.jsonl", text.encode())
         return checkpoint
+
+    def records(self) -> list[Record]:
+        """What rounds.jsonl holds."""
+        path = self.folder / "rounds.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [record for line in lines if (record := _parsed(line)) is not None]
 
     def round(self, record: Record) -> None:
         """Append a round's record."""

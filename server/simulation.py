@@ -105,7 +105,7 @@ def gpus_per_node(config: RunConfig, nodes: int, gpus: float) -> float:
         ConfigError: more than there is.
     """
     if config.num_gpus < 0:
-        return min(gpus, 1.0) / nodes if gpus else 0.0
+        return min(gpus / nodes, 1.0)
     if config.num_gpus > gpus:
         raise ConfigError(
             f"num-gpus: {config.num_gpus:g} per node asked for, but there are {gpus:g} GPUs here"

@@ -16,19 +16,19 @@ from flwr.serverapp import strategy as flwr_strategy
 from numpy.typing import NDArray
 
 from byzflower.randomness import numpy_generator, seed_for
+from byzflower.strategies.columns import column_median
 from byzflower.strategies.pre_aggregation import PreAggregation
 from byzflower.strategies.result import AggregationResult, NumByzantine, count_byzantine
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.threads import one_thread
-from byzflower.uploads.base import Rejected, Rejection, Upload
+from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
 
 UploadMode = Literal["weights", "gradient"]
-CLIENT_IDS = "client-ids"
 UPLOAD_MODE = "upload"
 
 
@@ -95,7 +95,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
 
     A subclass implements `aggregate` and names its own parameters. Replies are untrusted: one that is
     malformed in any way is quarantined, with its reason in `last_round`, and the round goes on with
-    the others. If too few are left for the rule, the global model stays.
+    the others. If too few are left for the rule, the global model stays; f is not lowered for it, since
+    who crashed need not be who attacks. Leave room for that: Byzantine clients may send garbage, too.
     """
 
     upload_kind: type[Upload] = DenseUpload
@@ -170,6 +171,22 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             TooFewClients: n is too small for the rule; the round is skipped.
         """
 
+    def aggregate_buffers(
+        self, buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Aggregate the steps of batch-norm statistics and counters, which the rule itself never sees.
+
+        Here: their coordinate-wise median over the clients that the rule kept. A plain average would
+        let one client ruin a model whose parameters are defended.
+
+        Args:
+            buffers: (n, num_buffers), on the CPU.
+            result: what the rule did with the parameters.
+            weights: (n,) as for `aggregate`.
+        """
+        kept = buffers if result.selected is None else buffers[result.selected.cpu()]
+        return column_median(Rows.of(kept))
+
     def pre_aggregate(self, gradients: torch.Tensor) -> Rows:
         """Apply `pre` to an (n, d) matrix, with this round's seeds."""
         rows = Rows.of(gradients)
@@ -233,8 +250,6 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
         )
         self._asked = {m.metadata.dst_node_id: _asked_clients(m, self.configrecord_key) for m in messages}
-        if self._roster.assigned:
-            self._roster.ask(client for clients in self._asked.values() for client in clients)
         asked = sum(len(clients) or 1 for clients in self._asked.values())
         self.last_round.bytes_down = asked * self._require_layout().nbytes
         self.last_round.wire_bytes["down"] = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
@@ -274,7 +289,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             sample = sorted(random.choice(len(nodes), count, replace=False))
             record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
             return list(self._construct_messages(record, [nodes[i] for i in sample], message_type))
-        if not self._roster.assigned:
+        if self._roster.assigned:
+            self._roster.reassign(nodes)
+        else:
             self._roster = Roster(assign_clients(self.num_clients, nodes))
         count = max(1, int(self.num_clients * fraction))
         chosen = set(random.choice(self.num_clients, count, replace=False).tolist())
@@ -285,6 +302,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 own = ConfigRecord({**config, CLIENT_IDS: clients})
                 record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
                 messages += self._construct_messages(record, [node], message_type)
+        self._roster.ask(chosen)
         return messages
 
     # -- receiving -------------------------------------------------------------------------------
@@ -362,14 +380,16 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
         rows = matrix.rows.to(self.device)
         result = self.apply(rows[:, : layout.d], weights.to(self.device))
-        if not torch.isfinite(result.gradient).all():
-            raise TooFewClients("the aggregate is not finite")
         step = np.empty_like(self._global)
         step[: layout.d] = result.gradient.cpu().numpy()
-        step[layout.d :] = _mean_of_kept(rows[:, layout.d :], result, weights)
-        self._note(matrix.client_ids, result)
         step[: layout.d] *= self.server_lr
+        if layout.num_buffers:
+            buffers = rows[:, layout.d :].cpu()
+            step[layout.d :] = self.aggregate_buffers(buffers, result, weights).numpy()
         new: NDArray[Any] = np.subtract(self._global, step, out=step)
+        if not np.isfinite(new).all():
+            raise TooFewClients("the new model would not be finite")
+        self._note(matrix.client_ids, result)
         return new
 
     def _note(self, clients: list[int], result: AggregationResult) -> None:
@@ -441,21 +461,25 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Average the clients' metrics, leaving out malformed replies."""
         clients: list[tuple[float, dict[str, float]]] = []
+        seen: set[int] = set()
         for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
             node = message.metadata.src_node_id
-            if not message.has_content():
-                log(WARNING, "round %d: evaluation of node %d failed", server_round, node)
-                continue
             try:
+                if not message.has_content():
+                    raise Rejected("it failed")
                 decoded = decode_metrics(message.content, node, self.weighted_by_key)
+                keep, refused = self._roster.admit(node, decoded.client_ids, seen)
             except Rejected as fault:
                 log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, fault)
                 continue
-            for size, metrics in zip(decoded.num_examples, decoded.metrics, strict=True):
+            for client, reason in refused:
+                log(WARNING, "round %d: evaluation of client %d ignored: %s", server_round, client, reason)
+            for index in keep:
+                size = decoded.num_examples[index]
                 if isinstance(size, Rejected):
                     log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, size)
                 else:
-                    clients.append((size, metrics))
+                    clients.append((size, decoded.metrics[index]))
         return self._average(clients, self._average_evaluate)
 
     def _average(
@@ -480,7 +504,10 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             return None
         if average is None:
             total = math.fsum(size for size, _ in clients)
-            return MetricRecord({k: math.fsum(size * m[k] for size, m in clients) / total for k in keys})
+            shares = [size / total for size, _ in clients]
+            return MetricRecord(
+                {k: sum(s * m[k] for s, (_, m) in zip(shares, clients, strict=True)) for k in keys}
+            )
         contents = [
             RecordDict(
                 {"metrics": MetricRecord({self.weighted_by_key: size, **{k: metrics[k] for k in keys}})}
@@ -607,13 +634,6 @@ def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tenso
         rest = num_examples.double() * ~capped
         share = rest / rest.sum() if rest.sum() > 0 else rest
         weights = torch.where(capped, cap, share * free)
-
-
-def _mean_of_kept(buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor) -> NDArray[Any]:
-    """Mean of the batch-norm statistics over the clients that the rule kept (all, if it keeps none out)."""
-    kept = buffers if result.selected is None else buffers[result.selected]
-    mean: NDArray[Any] = kept.double().mean(dim=0).cpu().numpy()
-    return mean
 
 
 def assign_clients(num_clients: int, nodes: Sequence[int]) -> dict[int, list[int]]:

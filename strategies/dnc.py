@@ -68,7 +68,7 @@ def _check_options(c: float, niters: int, b: int) -> None:
 
 
 def _outlyingness(sampled: torch.Tensor) -> torch.Tensor:
-    """Squared projections of centred rows on their top right singular vector: (n, b) -> (n,).
+    """Squared projections of centred rows on their top right singular vector, to a factor: (n, b) -> (n,).
 
     They are the entries of the top left singular vector times the singular value, which the n x n Gram
     matrix has.
@@ -76,7 +76,9 @@ def _outlyingness(sampled: torch.Tensor) -> torch.Tensor:
     centred = sampled.double()
     centred = centred - centred.mean(dim=0)
     values, vectors = torch.linalg.eigh(centred @ centred.T)
-    outlyingness: torch.Tensor = values[-1] * vectors[:, -1] ** 2
+    squares = vectors[:, -1] ** 2
+    # Rows equally far differ by rounding only, which differs between machines: let them tie.
+    outlyingness: torch.Tensor = values[-1] * squares.mul(2.0**32).round()
     return outlyingness
 
 

@@ -29,3 +29,9 @@ class FedAvg(RobustStrategy):
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `mean`."""
         return mean(gradients, weights)
+
+    def aggregate_buffers(
+        self, buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Average them like the parameters."""
+        return mean(buffers, weights).gradient

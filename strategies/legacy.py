@@ -1,5 +1,7 @@
 """Any of our strategies for projects on Flower's NumPyClient + ServerAppComponents API."""
 
+import hashlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from flwr.server.strategy import FedAvg as LegacyFedAvg
 from byzflower.strategies.base import RobustStrategy
 from byzflower.uploads.base import CLIENT_ID, Rejected, Rejection, check_num_examples
 from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.flower_compat import DecodeError, npy_view
 from byzflower.uploads.reply import Roster
 
 
@@ -82,11 +85,13 @@ class LegacyStrategy(LegacyFedAvg):
             except Rejected as fault:
                 rejections.append(Rejection(node, str(fault)))
         row = self.robust.aggregate_uploads(uploads, rejections)
-        accepted = set(self.robust.last_round.clients)
         metrics: dict[str, Scalar] = {}
         if self.fit_metrics_aggregation_fn:
-            kept = [r for r in results if self._client_id(_cid(r[0]), r[1]) in accepted]
-            metrics = self.fit_metrics_aggregation_fn([(r.num_examples, r.metrics) for _, r in kept])
+            accepted = set(self.robust.last_round.clients)
+            kept = [r for proxy, r in results if self._client_id(_cid(proxy), r) in accepted]
+            usual = _usual_keys([r.metrics for r in kept])
+            kept = [r for r in kept if usual <= r.metrics.keys()]
+            metrics = self.fit_metrics_aggregation_fn([(r.num_examples, r.metrics) for r in kept])
         if row is None:
             return None, metrics
         return ndarrays_to_parameters(self.robust._require_layout().arrays(row)), metrics
@@ -121,17 +126,24 @@ class LegacyStrategy(LegacyFedAvg):
             raise Rejected(fault)
         size = check_num_examples(result.num_examples)
         layout = self.robust._require_layout()
-        arrays = _decode_arrays(result.parameters)
+        arrays = _decode_arrays(result.parameters, layout.nbytes)
         row = DenseUpload.parse_client({str(i): array for i, array in enumerate(arrays)}, layout)
         return DenseUpload([client], np.array([size]), [{}], row[None])
 
 
-def _decode_arrays(parameters: Parameters) -> NDArrays:
+def _decode_arrays(parameters: Parameters, max_bytes: int) -> NDArrays:
+    if parameters.tensor_type != "numpy.ndarray":
+        raise Rejected(f"unknown tensor type {parameters.tensor_type!r:.40}")
     try:
-        arrays: NDArrays = parameters_to_ndarrays(parameters)  # np.load with allow_pickle=False
-    except Exception as error:  # whatever NumPy says of hostile bytes
-        raise Rejected(f"arrays cannot be decoded: {error!s:.200}") from error
-    return arrays
+        return [npy_view(tensor, max_bytes) for tensor in parameters.tensors]
+    except DecodeError as error:
+        raise Rejected(str(error)) from error
+
+
+def _usual_keys(metrics: list[dict[str, Scalar]]) -> set[str]:
+    """Keys that most clients report: a user's function may count on them."""
+    counts = Counter(key for own in metrics for key in own)
+    return {key for key, count in counts.items() if 2 * count > len(metrics)}
 
 
 def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tuple[int, str]:
@@ -144,4 +156,6 @@ def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tu
 def _cid(proxy: ClientProxy) -> int:
     """Flower's legacy cid as an integer; it is the node id in all current engines."""
     cid = str(proxy.cid)
-    return int(cid) if cid.isdigit() else sum(cid.encode())
+    if cid.isdecimal():
+        return int(cid)
+    return int.from_bytes(hashlib.blake2b(cid.encode(), digest_size=7).digest(), "big")

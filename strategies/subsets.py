@@ -12,6 +12,7 @@ from byzflower.strategies.distances import nearest_rows
 Cost = Callable[[torch.Tensor], torch.Tensor]
 
 _BATCH_SCALARS = 1 << 20
+_ROUNDING = 1e-9
 
 
 def cheapest_subset(
@@ -45,10 +46,11 @@ def cheapest_subset(
 
 
 def _first_least(costs: torch.Tensor) -> int:
-    """Index of the lexicographically least row of (k, c), the first of equal ones."""
+    """Index of the lexicographically least row of (k, c), the first of those equal but for rounding."""
     left = torch.arange(len(costs), device=costs.device)
     for column in costs.T:
-        left = left[column[left] == column[left].min()]
+        least = column[left].min()
+        left = left[column[left] <= least + _ROUNDING * least.abs()]
     return int(left[0])
 
 

@@ -5,6 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples every time, so that a change is what fails; `--hypothesis-profile search` looks for more.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", max_examples=400)
+settings.load_profile("same")
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from byzflower.uploads.layout import Layout
 
 CLIENT_ID = "client-id"
+CLIENT_IDS = "client-ids"
 NUM_EXAMPLES = "num-examples"
 MAX_NUM_EXAMPLES = 10**9
 

@@ -84,7 +84,11 @@ def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, An
         return cast(np.ndarray[Any, Any], array.__dict__["_ndarray"])
     if array.stype != _NPY_STYPE:
         raise DecodeError(f"unknown serialisation {array.stype!r:.40}")
-    payload = array.data
+    return npy_view(array.data, max_bytes)
+
+
+def npy_view(payload: bytes, max_bytes: int | None = None) -> np.ndarray[Any, Any]:
+    """Return a read-only view of the array in a .npy payload; see `array_view`."""
     if max_bytes is not None and len(payload) > max_bytes + _MAX_HEADER_BYTES:
         raise DecodeError(f"{len(payload)} bytes where at most {max_bytes} are expected")
     stream = BytesIO(payload[:_MAX_HEADER_BYTES])
@@ -101,12 +105,12 @@ def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, An
         raise DecodeError(f"dtype {dtype} is not numeric")
     count = math.prod(shape)
     if len(payload) - stream.tell() != count * dtype.itemsize:
-        raise DecodeError(f"{len(payload)} bytes do not hold {shape} values of {dtype}")
+        raise DecodeError(f"{len(payload)} bytes do not hold what their header says")
     flat = np.frombuffer(payload, dtype=dtype, count=count, offset=stream.tell())
     try:
         return flat.reshape(shape, order="F" if fortran_order else "C")
     except (ValueError, TypeError, OverflowError) as error:  # negative or absurd sides whose product fits
-        raise DecodeError(f"shape {shape!s:.100} is not one of an array") from error
+        raise DecodeError("the header's shape is not one of an array") from error
 
 
 def array_record(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:

@@ -82,13 +82,20 @@ class Layout:
         return sum(s for s, b in zip(self.sizes, self.buffers, strict=True) if not b)
 
     @cached_property
-    def parameter_slices(self) -> tuple[slice, ...]:
-        """Columns of each array of trained parameters, in order: the model's layers."""
+    def parameters(self) -> tuple[tuple[str, tuple[int, ...], slice], ...]:
+        """Name, shape and columns in a row of every array that is no buffer."""
         return tuple(
-            slice(start, start + size)
-            for start, size, buffer in zip(self.starts, self.sizes, self.buffers, strict=True)
-            if not buffer and size
+            (name, shape, slice(start, start + size))
+            for name, shape, start, size, buffer in zip(
+                self.names, self.shapes, self.starts, self.sizes, self.buffers, strict=True
+            )
+            if not buffer
         )
+
+    @property
+    def parameter_slices(self) -> tuple[slice, ...]:
+        """Columns of each array of trained parameters that is not empty, in order: the model's layers."""
+        return tuple(columns for _, _, columns in self.parameters if columns.stop > columns.start)
 
     @cached_property
     def num_buffers(self) -> int:

@@ -31,10 +31,19 @@ class Roster:
     def __init__(self, assignment: Mapping[int, Sequence[int]] | None = None):
         self.assigned = assignment is not None
         self._asked: frozenset[int] | None = None
-        self._owner: dict[int, int] = {}
-        self._client_of: dict[int, int] = {}
-        for node, clients in (assignment or {}).items():
-            self._owner.update(dict.fromkeys(clients, node))
+        self._clients = {node: list(clients) for node, clients in (assignment or {}).items()}
+        self._owner = {client: node for node, clients in self._clients.items() for client in clients}
+
+    def reassign(self, nodes: Sequence[int]) -> None:
+        """Give the clients of nodes that are gone to those that have the fewest."""
+        gone = self._clients.keys() - set(nodes)
+        orphans = sorted(client for node in gone for client in self._clients.pop(node))
+        for node in nodes:
+            self._clients.setdefault(node, [])
+        for client in orphans:
+            node = min(nodes, key=lambda n: (len(self._clients[n]), n))
+            self._clients[node].append(client)
+            self._owner[client] = node
 
     def ask(self, clients: Iterable[int]) -> None:
         """Let only these clients, of an assignment, answer this round."""
@@ -50,17 +59,45 @@ class Roster:
             if self._asked is not None and client not in self._asked:
                 return f"client {client} was not asked this round"
             return None
-        if self._owner.setdefault(client, node) != node:
+        if node in self._clients and self._clients[node] != [client]:
+            return f"node was client {self._clients[node][0]} before, now claims to be {client}"
+        if self._owner.get(client, node) != node:
             return f"client id {client} belongs to another node"
-        if self._client_of.setdefault(node, client) != client:
-            return f"node was client {self._client_of[node]} before, now claims to be {client}"
+        self._owner[client], self._clients[node] = node, [client]
         return None
 
     def clients_of(self, node: int) -> list[int]:
         """Clients that a node answers for (its own node id where it never named one)."""
-        if self.assigned:
-            return [client for client, owner in self._owner.items() if owner == node]
-        return [self._client_of.get(node, node)]
+        return self._clients.get(node, [] if self.assigned else [node])
+
+    def admit(self, node: int, clients: Sequence[int], seen: set[int]) -> tuple[list[int], list[Rejection]]:
+        """Check the clients that a reply is from, and add them to those `seen` this round.
+
+        Returns:
+            Positions of the clients that `node` may speak for, each once, and why not the others.
+        """
+        if not self.assigned and len(clients) > 1:
+            return [], self.blame(node, f"one node claims to be {len(clients)} clients")
+        keep: list[int] = []
+        rejections: list[Rejection] = []
+        for index, client in enumerate(clients):
+            fault = self.fault(node, client)
+            if fault is None and client in seen:
+                fault = f"duplicate client id {client}"
+            if fault is None:
+                keep.append(index)
+                seen.add(client)
+            elif self.assigned:
+                rejections.append(Rejection(client, fault))
+            else:
+                rejections += self.blame(node, fault)
+        return keep, rejections
+
+    def blame(self, node: int, reason: str) -> list[Rejection]:
+        """A fault of a whole reply is one of each client that was asked of the node."""
+        asked = self._asked
+        clients = self.clients_of(node)
+        return [Rejection(client, reason) for client in clients if asked is None or client in asked]
 
 
 def encode_upload(
@@ -76,7 +113,7 @@ def encode_upload(
     if cohort:
         metrics[CLIENT_ID] = list(upload.client_ids)
         metrics[NUM_EXAMPLES] = [float(n) for n in upload.num_examples]
-        for key in _common_keys(upload.metrics):
+        for key in common_keys(upload.metrics):
             metrics[key] = [float(m[key]) for m in upload.metrics]
     else:
         metrics[CLIENT_ID] = upload.client_ids[0]
@@ -89,24 +126,37 @@ def encode_upload(
     return content
 
 
+class ReplyFault(NamedTuple):
+    """What is wrong with a reply, or with one client's part of it.
+
+    Attributes:
+        client: the id as the reply claims it; None if the whole reply is of no use.
+        reason: what was wrong.
+    """
+
+    client: int | None
+    reason: str
+
+
 def decode_reply(
     message: Message, kind: type[Upload], layout: Layout, weighted_by_key: str = NUM_EXAMPLES
-) -> tuple[Upload | None, list[Rejection]]:
+) -> tuple[Upload | None, list[ReplyFault]]:
     """Decode one untrusted reply.
 
     Returns:
-        The upload of the clients in it whose form is right (None if there are none) and a rejection
-        for every client whose form is not. Values are not looked at here.
+        The upload of the clients in it whose form is right (None if there are none) and a fault for
+        every client whose form is not. Values are not looked at here, nor who may claim which id.
     """
-    node = message.metadata.src_node_id
     try:
         if message.has_error():
             raise Rejected(f"client raised: {message.error.reason!s:.300}")
         if not message.has_content():
             raise Rejected("empty reply")
-        return _decode_content(message.content, node, kind, layout, weighted_by_key)
+        return _decode_content(message.content, message.metadata.src_node_id, kind, layout, weighted_by_key)
     except (Rejected, DecodeError) as fault:
-        return None, [Rejection(node, str(fault))]
+        return None, [ReplyFault(None, str(fault))]
+    except Exception as error:  # nothing that a client sends may end a run
+        return None, [ReplyFault(None, f"cannot be decoded: {type(error).__name__}")]
 
 
 class ClientMetrics(NamedTuple):
@@ -139,8 +189,15 @@ def decode_metrics(content: RecordDict, node: int, weighted_by_key: str = NUM_EX
     ids: list[Any] = list(claimed) if isinstance(claimed, list) else [claimed]
     if not all(isinstance(i, int) and 0 <= i < 2**64 for i in ids):
         raise Rejected("client-id is not a non-negative integer")
-    columns = {key: value if isinstance(value, list) else [value] for key, value in metrics.items()}
-    if any(isinstance(metrics[k], list) != cohort or len(v) != len(ids) for k, v in columns.items()):
+    if isinstance(metrics[weighted_by_key], list) != cohort:
+        raise Rejected(f"{weighted_by_key!r} does not have one value for each client")
+    # A single client's lists are Flower's to allow; they cannot be averaged and are left out.
+    columns: dict[str, list[Any]] = {
+        key: list(value) if isinstance(value, list) else [value]
+        for key, value in metrics.items()
+        if isinstance(value, list) == cohort
+    }
+    if any(len(column) != len(ids) for column in columns.values()):
         raise Rejected(f"metrics do not have one value for each of {len(ids)} clients")
     others = [key for key in columns if key not in (weighted_by_key, CLIENT_ID)]
     return ClientMetrics(
@@ -160,14 +217,14 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 
 def _decode_content(
     content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
-) -> tuple[Upload | None, list[Rejection]]:
+) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
-    rejections = _failed_clients(content)
+    faults = _failed_clients(content)
     keep = []
     for index, size in enumerate(clients.num_examples):
         if isinstance(size, Rejected):
-            rejections.append(Rejection(clients.client_ids[index], str(size)))
+            faults.append(ReplyFault(clients.client_ids[index], str(size)))
         else:
             keep.append(index)
     limit = max(layout.width * layout.row_dtype.itemsize * len(clients.client_ids), 8 * layout.width)
@@ -179,7 +236,7 @@ def _decode_content(
         clients.metrics,
         cohort=clients.cohort,
     )
-    return select(upload, keep), rejections
+    return select(upload, keep), faults
 
 
 def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
@@ -203,37 +260,27 @@ def collect_uploads(
     for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
         node = message.metadata.src_node_id
         upload, faults = decode_reply(message, kind, layout, weighted_by_key)
-        rejections += _name_clients(faults, node, roster)
+        rejections += _attributed(faults, node, roster)
         if upload is None:
             continue
-        if not roster.assigned and len(upload) > 1:
-            rejections.append(Rejection(node, f"one node claims to be {len(upload)} clients"))
-            continue
-        keep = []
-        for index, client in enumerate(upload.client_ids):
-            fault = roster.fault(node, client)
-            if fault is None and client in seen:
-                fault = f"duplicate client id {client}"
-            if fault is None:
-                keep.append(index)
-                seen.add(client)
-            else:
-                rejections.append(Rejection(client if roster.assigned else node, fault))
+        keep, refused = roster.admit(node, upload.client_ids, seen)
+        rejections += refused
         kept = select(upload, keep)
         if kept is not None:
             uploads.append(kept)
     return uploads, rejections
 
 
-def _name_clients(faults: list[Rejection], node: int, roster: Roster) -> list[Rejection]:
-    """A fault of a whole reply is one of each client that the node answers for."""
-    named = []
-    for fault in faults:
-        if fault.client == node:
-            named += [Rejection(client, fault.reason) for client in roster.clients_of(node)]
+def _attributed(faults: list[ReplyFault], node: int, roster: Roster) -> list[Rejection]:
+    """Blame the clients that a node may speak for, whatever ids its reply mentions."""
+    named: list[Rejection] = []
+    for client, reason in faults:
+        if client is not None and roster.assigned:
+            if roster.fault(node, client) is None:
+                named.append(Rejection(client, reason))
         else:
-            named.append(fault)
-    return named
+            named += roster.blame(node, reason)
+    return named if roster.assigned else named[:1]
 
 
 def _only(content: RecordDict, kind: type[R]) -> R:
@@ -243,17 +290,15 @@ def _only(content: RecordDict, kind: type[R]) -> R:
     return next(iter(records.values()))
 
 
-def _failed_clients(content: RecordDict) -> list[Rejection]:
-    faults: list[Rejection] = []
-    for client, reason in records_of(content, ConfigRecord).get(FAILED, ConfigRecord()).items():
-        try:
-            faults.append(Rejection(int(client), f"{reason!s:.300}"))
-        except ValueError:
-            raise Rejected("failed clients are not named by integers") from None
-    return faults
+def _failed_clients(content: RecordDict) -> list[ReplyFault]:
+    failed = records_of(content, ConfigRecord).get(FAILED, ConfigRecord())
+    if not all(client.isdecimal() for client in failed):
+        raise Rejected("failed clients are not named by integers")
+    return [ReplyFault(int(client), f"{reason!s:.300}") for client, reason in failed.items()]
 
 
-def _common_keys(metrics: Sequence[Mapping[str, float]]) -> list[str]:
+def common_keys(metrics: Sequence[Mapping[str, float]]) -> list[str]:
+    """Keys that all of the dictionaries have, in the first one's order."""
     if not metrics:
         return []
     return [key for key in metrics[0] if all(key in m for m in metrics)]

@@ -9,14 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from views import local_view, view
 
 from byzflower import attacks
 from byzflower.attacks import (
     ALIE,
     ATTACKS,
     IPM,
+    STRIKE,
     Attack,
-    AttackView,
     BitFlip,
     CollusiveAttack,
     DataAttack,
@@ -32,10 +33,6 @@ from byzflower.attacks import (
 from byzflower.attacks.base import repeat
 
 COLLUSIVE = [cls for cls in ATTACKS.values() if issubclass(cls, CollusiveAttack)]
-
-
-def view(benign, num_byzantine=3, num_clients=10):
-    return AttackView(benign, num_byzantine, num_clients, None, 1, torch.Generator().manual_seed(0))
 
 
 def slow_alie(x, z, sign):
@@ -117,7 +114,7 @@ def test_ipm_is_the_negative_mean_scaled(x, eps):
 
 def test_bit_flip_is_the_opposite_and_its_own_inverse():
     g = torch.randn(50, generator=torch.Generator().manual_seed(2))
-    assert BitFlip().corrupt(g, torch.Generator()).tolist() == [-v for v in g.tolist()]
+    assert BitFlip().corrupt(local_view(g)).tolist() == [-v for v in g.tolist()]
     assert torch.equal(bit_flip(bit_flip(g)), g)
 
 
@@ -169,12 +166,36 @@ def test_collusive_attacks_can_be_told_what_they_know(cls):
 
 
 @pytest.mark.parametrize("cls", COLLUSIVE)
-@pytest.mark.parametrize(("m", "f"), [(1, 1), (1, 4), (7, 1), (7, 3)])
-def test_every_byzantine_client_gets_a_finite_upload(cls, m, f):
+@pytest.mark.parametrize("kind", ["random", "equal", "zero"])
+@pytest.mark.parametrize(("m", "f"), [(1, 1), (1, 4), (2, 1), (7, 1), (7, 3), (3, 5)])
+def test_every_byzantine_client_gets_a_finite_upload(cls, m, f, kind):
     x = torch.randn(m, 11, generator=torch.Generator().manual_seed(4))
+    x = {"random": x, "equal": x[:1].repeat(m, 1), "zero": torch.zeros_like(x)}[kind]
+    if cls is STRIKE and m <= f:
+        with pytest.raises(ValueError, match=f"STRIKE needs n - 2f >= 1, got n={m + f}, f={f}"):
+            cls().craft(view(x, f, m + f))
+        return
     crafted = cls().craft(view(x, f, m + f))
     assert crafted.shape == (f, 11)
     assert torch.isfinite(crafted).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_gpu_gives_the_same_numbers(name):
+    attack = ATTACKS[name]()
+    x = torch.randn(9, 5000, generator=torch.Generator().manual_seed(6))
+    on_gpu = x.cuda()
+    if isinstance(attack, CollusiveAttack):
+        expected = attack.craft(view(x, 3, 12, previous_aggregate=x[1] + 1))
+        got = attack.craft(view(on_gpu, 3, 12, previous_aggregate=on_gpu[1] + 1))
+    elif isinstance(attack, LocalAttack):
+        expected = attack.corrupt(local_view(x[0]))
+        got = attack.corrupt(local_view(on_gpu[0], torch.ones(5000, device="cuda")))
+    else:
+        pytest.skip("works on data")
+    assert got.is_cuda
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-4, atol=1e-4, equal_nan=True)
 
 
 def test_repeated_uploads_share_their_memory():
@@ -194,7 +215,7 @@ def test_what_an_attack_is_shown_stays_as_it_was(name, m):
     if isinstance(attack, CollusiveAttack):
         attack.craft(view(shown))
     elif isinstance(attack, LocalAttack):
-        attack.corrupt(shown[0], torch.Generator())
+        attack.corrupt(local_view(shown[0]))
     else:
         assert isinstance(attack, DataAttack)
         attack.poison(shown, labels, 10)
@@ -204,7 +225,8 @@ def test_what_an_attack_is_shown_stays_as_it_was(name, m):
 
 def test_every_attack_is_registered_described_and_needs_no_arguments():
     exported = {getattr(attacks, name) for name in attacks.__all__ if inspect.isclass(getattr(attacks, name))}
-    concrete = {cls for cls in exported if issubclass(cls, Attack) and cls.__subclasses__() == []}
+    concrete = {cls for cls in exported if issubclass(cls, Attack)}
+    concrete -= {Attack, CollusiveAttack, DataAttack, LocalAttack}
     assert set(ATTACKS.values()) == concrete
     for name, cls in ATTACKS.items():
         assert name == cls.__name__.lower()

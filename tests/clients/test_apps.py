@@ -60,7 +60,7 @@ PLAIN = numpy_client_app(lambda context: Target(float(partition(context))))
 )
 def test_a_numpy_client_under_a_message_api_strategy(strategy):
     result = start(strategy, PLAIN, 5)
-    np.testing.assert_allclose(result.arrays["w"].numpy(), 2.0)
+    np.testing.assert_allclose(result.arrays["w"].numpy(), 2.0, rtol=1e-6)
     assert result.train_metrics_clientapp[1]["train-loss"] == pytest.approx(2.0)
     assert result.evaluate_metrics_clientapp[1]["loss"] == pytest.approx(1.2)
 
@@ -163,3 +163,35 @@ def test_metrics_that_flower_cannot_carry_are_dropped():
 
 def test_a_plain_server_object_still_works_with_legacy_strategies():
     Server(client_manager=SimpleClientManager(), strategy=LegacyStrategy(Median()))
+
+
+def test_a_client_may_write_to_the_arrays_it_is_given():
+    class InPlace(Target):
+        def fit(self, parameters, config):
+            for p in parameters:
+                p += self.value
+            return parameters, 10, {}
+
+    app = cohort_client_app(lambda client, config, context: InPlace(float(client)))
+    strategy = FedAvg(num_clients=4, fraction_evaluate=0.0)
+    result = start(strategy, app, 2)
+    assert strategy.last_round.rejections == []
+    np.testing.assert_allclose(result.arrays["w"].numpy(), 1.5)
+
+
+@pytest.mark.parametrize("metrics", [None, {"loss": 1.0, "other": 2.0}])
+def test_odd_metrics_cost_one_client_of_a_cohort_at_most(metrics):
+    def odd(arrays):
+        return arrays, 10, metrics
+
+    class NoScore(Target):
+        def evaluate(self, parameters, config):
+            raise ValueError("no score")
+
+    def make(client, config, context):
+        return NoScore(1.0, odd) if client == 2 else Target(1.0)
+
+    strategy = FedAvg(num_clients=4)
+    result = start(strategy, cohort_client_app(make), 1)
+    assert set(strategy.last_round.clients) >= {0, 1, 3}
+    assert result.evaluate_metrics_clientapp[1]["accuracy"] == 0.5

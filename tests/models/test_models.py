@@ -8,16 +8,29 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from byzflower.datasets.torchvision_guard import import_torchvision
 from byzflower.models import MODELS, build_model
+from byzflower.models.resnet import Block
 
 
 def vector(model):
     return torch.cat([tensor.flatten() for tensor in model.state_dict().values()])
 
 
-@pytest.mark.parametrize(("name", "count"), [("mlp", 79_510), ("cnn", 431_080)])
-def test_sizes_are_those_of_the_literature(name, count):
-    model = build_model(name, (1, 28, 28), 10)
+SIZES = [
+    ("mlp", (1, 28, 28), 10, 79_510),
+    ("cnn", (1, 28, 28), 10, 431_080),
+    ("leafcnn", (1, 28, 28), 62, 6_603_710),
+    ("alexnet", (3, 32, 32), 10, 2_472_266),
+    ("resnet9", (3, 32, 32), 100, 6_568_000 + 51_300),
+    ("resnet18", (3, 224, 224), 1000, 11_689_512),
+    ("resnet20", (3, 32, 32), 10, 269_722),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "classes", "count"), SIZES)
+def test_sizes_are_those_of_the_literature(name, shape, classes, count):
+    model = build_model(name, shape, classes)
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
@@ -34,7 +47,7 @@ def test_sizes_are_those_of_the_literature(name, count):
     ],
 )
 def test_every_image_gets_one_logit_per_class(name, shape, classes):
-    model = build_model(name, shape, classes)
+    model = build_model(name, shape, classes).eval()
     for count in (1, 5):
         logits = model(torch.randn(count, *shape, generator=torch.Generator().manual_seed(0)))
         assert logits.shape == (count, classes)
@@ -95,3 +108,48 @@ def test_threads_that_build_at_once_do_not_disturb_each_other():
         models = list(pool.map(lambda _: build_model("mlp", (1, 28, 28), 10, seed=7), range(80)))
     assert all(torch.equal(vector(model), expected) for model in models)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_model_has_a_known_size():
+    assert {name for name, *_ in SIZES} == set(MODELS)
+
+
+RESIDUAL = ["resnet9", "resnet18", "resnet20"]
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_group_norm_has_as_many_parameters_and_no_buffers(name):
+    batch, group = (build_model(name, (3, 32, 32), 10, options={"norm": norm}) for norm in ("batch", "group"))
+    assert [p.shape for p in batch.parameters()] == [p.shape for p in group.parameters()]
+    assert list(batch.buffers())
+    assert not list(group.buffers())
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(group(x)[:1], group(x[:1]), rtol=1e-4, atol=1e-4)  # samples do not mix
+    with pytest.raises(ValueError, match="norm must be batch or group, got 'layer'"):
+        build_model(name, (3, 32, 32), 10, options={"norm": "layer"})
+
+
+@pytest.mark.parametrize("name", [*RESIDUAL, "alexnet", "leafcnn"])
+def test_every_parameter_is_trained(name):
+    model = build_model(name, (3, 16, 16), 10)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    F.cross_entropy(model(x), torch.tensor([0, 1, 2, 3])).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_resnet18_is_torchvisions():
+    reference = import_torchvision("torchvision.models").resnet18(weights=None).eval()
+    model = build_model("resnet18", (3, 64, 64), 1000).eval()
+    model.load_state_dict(reference.state_dict())
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(model(x), reference(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_shortcut_without_parameters_leaves_out_pixels_and_pads_channels():
+    block = Block(4, 8, 2, "batch", projected=False).eval()
+    x = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(6))
+    torch.nn.init.zeros_(block.bn2.weight)
+    out = block(x)
+    assert out.shape == (1, 8, 3, 3)
+    torch.testing.assert_close(out[:, 2:6], torch.relu(x[:, :, ::2, ::2]))
+    assert (out[:, [0, 1, 6, 7]] == 0).all()

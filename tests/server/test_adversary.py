@@ -8,10 +8,21 @@ from flwr.common import ArrayRecord
 from flwr.serverapp import strategy as flwr_strategy
 from small import Target, model
 
-from byzflower.attacks import ALIE, IPM, AttackView, CollusiveAttack, Knowledge, alie
+from byzflower.attacks import (
+    ALIE,
+    IPM,
+    AttackView,
+    CollusiveAttack,
+    Knowledge,
+    Mimic,
+    OptimalALIE,
+    OptimalIPM,
+    alie,
+)
 from byzflower.clients import cohort_client_app, numpy_client_app
 from byzflower.server import Adversary, InlineGrid
-from byzflower.strategies import FedAvg, Median
+from byzflower.server.diagnostics import diagnose
+from byzflower.strategies import AggregationResult, FedAvg, Krum, Median, RobustStrategy
 from byzflower.uploads.flower_compat import array_record
 
 pytestmark = pytest.mark.compat
@@ -167,3 +178,174 @@ def test_either_a_number_or_a_set():
 
 def test_knowledge_is_typed():
     assert IPM(knowledge="colluding").knowledge is Knowledge.COLLUDING
+
+
+def test_the_attack_sees_the_models_tensors():
+    Spy.views.clear()
+    aggregate(Adversary(Median(**options()), Spy(), num_byzantine=2), [1, 2, 3, 4, 5])
+    tensors = Spy.views[0].tensors
+    assert [(t.name, t.shape, t.columns) for t in tensors] == [
+        ("w", (2, 4), slice(0, 8)),
+        ("b", (4,), slice(8, 12)),
+    ]
+
+
+def test_the_previous_aggregate_is_told_from_the_step_size_of_its_round():
+    Spy.views.clear()
+    strategy = Median(server_lr=0.5, **options())
+    adversary = Adversary(strategy, Spy(), num_byzantine=2)
+    aggregate(adversary, [1, 2, 3, 4, 5])
+    strategy.server_lr = 0.05  # decayed after the first round
+    begin_round(adversary, {k: v + 3 for k, v in model().items()}, NODES, 2)
+    adversary.aggregate_train(2, replies([4, 5, 6, 7, 8]))
+    assert Spy.views[1].previous_aggregate.tolist() == [-6.0] * 12
+
+
+class Counter(RobustStrategy):
+    """A rule with a state of its own: how often it was applied."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.applied = 0
+
+    def aggregate(self, gradients, weights):
+        self.applied += 1
+        return AggregationResult(weights.to(gradients.dtype) @ gradients.matrix())
+
+    def state_dict(self):
+        return {**super().state_dict(), "applied": np.array(self.applied)}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.applied = int(state["applied"])
+
+
+class Asking(CollusiveAttack):
+    """Asks what the server would do."""
+
+    answers: list = []  # noqa: RUF012
+
+    def craft(self, view):
+        crafted = torch.full((view.num_byzantine, view.benign.shape[1]), 9.0)
+        if view.aggregate is not None:
+            self.answers.append(view.aggregate(crafted))
+        return crafted
+
+
+def test_an_attack_may_try_the_servers_own_rule():
+    """With the sizes that clients claim, the rows in the clients' order, and no trace left behind."""
+    Asking.answers.clear()
+    strategy = Counter(max_client_weight=0.5, **options())
+    adversary = Adversary(strategy, Asking(), byzantine=[1, 3])
+    begin_round(adversary, model(), NODES)
+    arrays, _ = adversary.aggregate_train(1, replies([1, 2, 3, 4, 5], True, sizes=[90, 10, 10, 10, 10]))
+    expected = -(0.5 * -1 + 0.125 * (9 - 3 + 9 - 5))
+    assert arrays["w"].numpy()[0, 0] == pytest.approx(expected)
+    assert Asking.answers[0].tolist() == pytest.approx([-expected] * 12)
+    assert strategy.applied == 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "attack"),
+    [
+        (lambda: Median(**options()), Asking(knowledge="colluding")),
+        (lambda: flwr_strategy.FedMedian(**options()), Asking()),
+    ],
+)
+def test_a_rule_that_is_not_known_cannot_be_tried(strategy, attack):
+    Asking.answers.clear()
+    aggregate(Adversary(strategy(), attack, num_byzantine=2), [1, 2, 3, 4, 5])
+    assert Asking.answers == []
+
+
+def test_a_rule_with_too_few_clients_answers_nothing():
+    Asking.answers.clear()
+    aggregator = Adversary(Krum(num_byzantine=2, **options()), Asking(), num_byzantine=2)
+    begin_round(aggregator, model(), NODES)
+    aggregator.aggregate_train(1, replies([1, 2, 3, 4, 5]))
+    assert Asking.answers[0].isnan().all()
+
+
+@pytest.mark.parametrize("attack", [OptimalALIE(), OptimalIPM()])
+def test_optimal_attacks_go_farther_than_a_mild_one(attack):
+    optimal = aggregate(Adversary(Median(**options()), attack, num_byzantine=2), [0, 0, 3, 4, 5])
+    assert abs(optimal - 4) >= 1 - 1e-6  # the median of two attackers and 3, 4, 5 reaches 3 or 5
+
+
+def test_what_an_attack_learnt_survives_a_restart():
+    def adversary():
+        return Adversary(Median(**options()), Mimic(warmup=5), num_byzantine=2)
+
+    def play(adversary, rounds):
+        return [aggregate(adversary, [1, 2, 3, 4 + r, 5 - r], server_round=r) for r in rounds]
+
+    whole, first, second = adversary(), adversary(), adversary()
+    expected = play(whole, range(1, 6))
+    got = play(first, range(1, 3))
+    state = {name: np.array(value) for name, value in first.state_dict().items()}
+    second.load_state_dict(list(model()), list(model().values()), state)
+    assert got + play(second, range(3, 6)) == expected
+    for name, value in whole.state_dict().items():
+        assert np.array_equal(value, second.state_dict()[name])
+    assert {"memory.centre", "memory.direction", "memory.rounds"} <= whole.state_dict().keys()
+
+
+def slow_cosine(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) if np.any(a) and np.any(b) else 0.0
+
+
+def test_diagnostics_by_definition():
+    random = np.random.default_rng(0)
+    benign, byzantine = random.normal(size=(6, 30)) + 1, random.normal(size=(3, 30))
+    byzantine[0] = 0
+    previous, after = random.normal(size=(2, 30))
+    got = diagnose(*map(torch.from_numpy, (benign, byzantine, previous, after)))
+    mean = benign.mean(axis=0)
+    u = np.median(benign, axis=0) - mean
+    kept = benign[np.argsort(-(benign @ u))[:3]]  # n - 2f of n = 9, f = 3
+    extent = max(((a - b) ** 2).sum() for a in kept for b in kept)
+    assert got == pytest.approx(
+        {
+            "cos-attack-mean": np.mean([slow_cosine(row, mean) for row in byzantine]),
+            "cos-attack-previous": np.mean([slow_cosine(row, previous) for row in byzantine]),
+            "cos-benign-previous": np.mean([slow_cosine(row, previous) for row in benign]),
+            "perturbation": np.mean([np.linalg.norm(row - mean) for row in byzantine]),
+            "skew": ((kept.mean(axis=0) - mean) ** 2).sum() / extent,
+            "error": np.linalg.norm(after - mean),
+        }
+    )
+
+
+def test_diagnostics_say_what_can_be_said():
+    one = torch.ones(1, 4)
+    assert diagnose(one, one[:0], None, None) == {"skew": 0.0}
+    assert diagnose(one, one.repeat(2, 1), None, one[0]) == pytest.approx(
+        {"cos-attack-mean": 1.0, "perturbation": 0.0, "error": 0.0}
+    )
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_adversary_measures_its_attack_if_asked(ours):
+    strategy = (FedAvg if ours else flwr_strategy.FedAvg)(**options())
+    adversary = Adversary(strategy, IPM(eps=2), num_byzantine=2, diagnostics=True)
+    aggregate(adversary, [1, 2, 3, 4, 5])
+    assert adversary.info == pytest.approx(
+        {
+            "cos-attack-mean": -1,
+            "perturbation": 12 * 12**0.5,
+            "skew": 0.0,
+            "error": 4.8 * 12**0.5,  # the aggregate is 0.8, the honest mean -4
+        }
+    )
+    assert adversary.seconds.keys() == {"attack", "diagnostics"}
+    quiet = Adversary(FedAvg(**options()), IPM(eps=2), num_byzantine=2)
+    aggregate(quiet, [1, 2, 3, 4, 5])
+    assert quiet.info == {}
+
+
+def test_without_an_attack_the_adversary_only_looks_on():
+    """LOCAL and DATA attacks are the clients' own work; what they upload is measured all the same."""
+    adversary = Adversary(FedAvg(**options()), None, num_byzantine=2, diagnostics=True)
+    assert aggregate(adversary, [-1, -1, 3, 4, 5]) == 2
+    assert adversary.info["cos-attack-mean"] == pytest.approx(-1)
+    assert adversary.info["error"] == pytest.approx(2 * 12**0.5)

@@ -36,7 +36,10 @@ def test_the_default_job_compares_a_mean_with_a_defence(tmp_path):
     assert re.search(r"fedavg .* all ", output)
     assert re.search(r"multikrum .*12\.0 of 20 .*1\.000 .*1\.000", output)
     pictures = re.findall(r"(?:plot|partition): (\S+)", output)
-    assert len(pictures) == 2
+    assert len(pictures) == 3
+    table = Path(pictures.pop()).read_text().splitlines()
+    assert table[0].startswith("client,byzantine,samples,class 0")
+    assert sum(int(line.split(",")[2]) for line in table[1:]) == 1438
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in pictures)
     for folder in re.findall(r"results: (\S+)", output):
         names = {p.name for p in Path(folder).iterdir()}
@@ -75,7 +78,10 @@ MISTAKES = {
         "Median has no parameters, got f",
     ),
     "negative rate": (["--lr", "-1"], "lr: Input should be greater than 0"),
-    "choice": (["--partition", "dirichle"], "partition: Input should be 'iid', 'dirichlet' or 'shards'"),
+    "choice": (
+        ["--partition", "dirichle"],
+        "partition: Input should be 'iid', 'dirichlet', 'shards' or 'natural'",
+    ),
     "more clients than samples": (["--clients", "2000", "--byzantine", "8"], "1438 samples cannot give 2000"),
     "both node options": (["--nodes", "2", "--clients-per-node", "2"], "either nodes or clients-per-node"),
 }
@@ -119,6 +125,28 @@ def test_a_finished_comparison_is_shown_again_without_running(tmp_path):
     assert [line for line in second.splitlines() if "│" in line] == [
         line for line in first.splitlines() if "│" in line
     ]
+
+
+def test_a_run_can_be_repeated_from_its_config_file(tmp_path):
+    arguments = [*QUICK, "--strategy", "median", "--attack", "alie", "--attack-options", "z=none"]
+    code, output = invoke(*arguments, "--out", str(tmp_path / "a"))
+    assert code == 0, output
+    (first,) = (tmp_path / "a").rglob("result.json")
+    code, output = invoke("--config", str(first.parent / "config.toml"), "--out", str(tmp_path / "b"))
+    assert code == 0, output
+    (second,) = (tmp_path / "b").rglob("result.json")
+    assert first.read_bytes() == second.read_bytes()
+    assert invoke("--config", str(tmp_path / "none.toml"))[0] == 2
+
+
+def test_a_strategy_that_gives_up_does_not_end_the_comparison(tmp_path):
+    """All honest clients diverge at this rate; nothing usable arrives."""
+    options = [*QUICK, "--rounds", "5", "--lr", "1e30", "--strategy", "krum,trimmedmean"]
+    code, output = invoke(*options, "--out", str(tmp_path))
+    assert code == 1, output
+    for name in ("krum", "trimmedmean"):
+        assert f"error: {name}: 3 rounds in a row were skipped (max_skipped_rounds=3)" in output
+        assert re.search(rf"│ {name} +│", output)
 
 
 @pytest.mark.ray

@@ -21,7 +21,8 @@ CHANGES = parse_options(
     "partition=shards, alpha=0.7, shards_per_client=3, min_size=2, max_samples=1000, optimizer=adam, lr=0.2,"
     "momentum=0.5, weight_decay=0.001, clip_norm=1.0, epochs=3, batches=4, batch_size=8, local_momentum=0.9,"
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
-    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5"
+    "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
+    "model_options=hidden=5, lr_decay_rounds=2, lr_decay=0.5, diagnostics=true"
 ) | {"pre": "clip(max_norm=9), nnm"}
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
@@ -48,12 +49,21 @@ def refused(**options):
         ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'?"),
         ({"dataset": "fashion-mnist"}, "did you mean 'fashion_mnist'?"),
         ({"model": "cmn"}, "unknown model 'cmn'; did you mean 'cnn'?"),
-        ({"model": "zzzzzz"}, "unknown model 'zzzzzz' (known: cnn, mlp)"),
+        ({"model": "zzzzzz"}, "unknown model 'zzzzzz' (known: alexnet, cnn,"),
         ({"attack_options": "epps=3"}, "attack-options: unknown parameter 'epps'; did you mean 'eps'?"),
         ({"attack_options": "z=3"}, "attack-options: unknown parameter 'z'"),
         ({"strategy_options": "wieghted=true"}, "unknown parameter 'wieghted'; did you mean 'weighted'?"),
         ({"strategy": "median", "strategy_options": "num_byzantine=3"}, "num_byzantine"),
         ({"strategy_options": "server_lr=2"}, "strategy-options: unknown parameter 'server_lr'"),
+        ({"model_options": "norm=group"}, "model-options: CNN has no parameters, got norm"),
+        (
+            {"model": "mlp", "model_options": "num_classes=3"},
+            "model-options: unknown parameter 'num_classes'",
+        ),
+        (
+            {"model": "resnet20", "model_options": "norm=layer"},
+            "model-options: norm: Input should be 'batch' or",
+        ),
         ({"attack": "none", "attack_options": "eps=3"}, "attack-options: there is nothing to give eps to"),
     ],
 )
@@ -107,6 +117,17 @@ def test_every_mistake_is_a_line():
         ({"strategy_options": "num_selected=21"}, "num_selected=21, got n=20"),
         ({"strategy_options": "num_byzantine=0.5"}, "strategy-options: num_byzantine, as a fraction"),
         ({"strategy_options": "num_byzantine=-1"}, "num_byzantine must not be negative, got -1"),
+        ({"lr_decay_rounds": "9,3"}, "lr-decay-rounds must be ascending and at least 1, got (9, 3)"),
+        ({"lr_decay_rounds": "0"}, "lr-decay-rounds must be ascending and at least 1, got (0,)"),
+        ({"lr_decay_rounds": "soon"}, "lr-decay-rounds"),
+        (
+            {"attack": "optimalipm", "attack_options": "evaluations=0"},
+            "evaluations must be at least 1, got 0",
+        ),
+        (
+            {"attack": "strike", "byzantine": 10, "strategy": "median"},
+            "STRIKE needs n - 2f >= 1, got n=20, f=10",
+        ),
         ({"pre": "bucketing"}, "MultiKrum needs n > 2f + 2, got n=10, f=8"),
         ({"pre": "clip"}, "pre: Clip.__init__() missing"),
         ({"pre": "clip(max_norm=-1)"}, "pre: max_norm must be positive, got -1"),
@@ -172,6 +193,13 @@ def test_what_is_no_option_is_refused(text):
         parse_options(text)
 
 
+@pytest.mark.parametrize(
+    ("given_value", "steps"), [("", ()), ("75,90", (75, 90)), (" 7 ,", (7,)), (7, (7,)), ([1, 2], (1, 2))]
+)
+def test_rounds_of_decay_are_a_list(given_value, steps):
+    assert RunConfig.make({"lr_decay_rounds": given_value}).lr_decay_rounds == steps
+
+
 def test_options_reach_the_attack_and_the_rule():
     config = RunConfig.make(
         {"attack_options": "eps=3,knowledge=colluding", "strategy_options": "num_byzantine=0.25"}
@@ -199,7 +227,10 @@ def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():
         other = RunConfig.make({name: value})
         assert getattr(other, name) != getattr(base, name)
         assert other.config_hash() == base.config_hash(), name
-    hashes = [RunConfig.make({name: value}).config_hash() for name, value in CHANGES.items()]
+    hashes = [
+        RunConfig.make({name: value} | ({"model": "mlp"} if name == "model_options" else {})).config_hash()
+        for name, value in CHANGES.items()
+    ]
     assert len({base.config_hash(), *hashes}) == len(CHANGES) + 1
 
 

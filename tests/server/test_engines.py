@@ -49,9 +49,10 @@ def test_ray_gives_the_same_bits(layout, reference, tmp_path):
 
 
 @pytest.mark.parametrize("upload", ["weights", "gradient"])
-@pytest.mark.parametrize("attack", ["labelflip", "bitflip", "ipm", "none"])
+@pytest.mark.parametrize("attack", ["labelflip", "gaussiannoise", "nan", "ropsparse", "none"])
 def test_cohorts_do_not_matter_to_any_attack(attack, upload, tmp_path):
     options = {"attack": attack, "upload": upload, "local_momentum": 0.9, "partition": "dirichlet"}
+    options["strategy"] = "median"
     one, many = (run(tmp_path / str(n), clients_per_node=n, **options)[0] for n in (1, 3))
     assert one == many
 
@@ -78,8 +79,10 @@ def test_global_random_states_are_left_alone(tmp_path):
         {"attack": "alie"},
         {"attack": "alie", "attack_options": "knowledge=colluding", "local_momentum": 0.9},
         {"upload": "gradient", "local_momentum": 0.5, "nodes": 3, "fraction_train": 0.7, "byzantine": 1},
+        {"attack": "mimic", "attack_options": "warmup=3", "diagnostics": True},
+        {"attack": "rop", "lr_decay_rounds": "2,4", "diagnostics": True, "upload": "gradient"},
     ],
-    ids=["weights", "momentum", "gradient"],
+    ids=["weights", "momentum", "gradient", "an attack with a memory", "decaying steps"],
 )
 def test_a_stopped_run_goes_on_with_the_same_result(options, tmp_path):
     expected, _ = run(tmp_path / "whole", rounds=6, **options)
@@ -144,3 +147,31 @@ def test_what_a_round_records(tmp_path):
     assert last["bytes_up"] == last["bytes_down"] == 6 * width
     for part in ("round", "train", "attack", "decode", "aggregate", "evaluate"):
         assert last["seconds"][part] >= 0
+
+
+def test_the_step_size_decays_after_the_given_rounds(tmp_path):
+    options = {"rounds": 3, "upload": "gradient", "server_lr": 0.5, "strategy": "fedavg"}
+    options |= {"attack": "none", "batches": 1, "batch_size": 1000, "diagnostics": True}
+    whole, decayed = (
+        run(tmp_path / name, lr_decay_rounds=steps, lr_decay=0.5, **options)[1]
+        for name, steps in (("a", ""), ("b", "1,2"))
+    )
+    config = decayed.config
+    assert [config.server_lr_in(r) for r in (1, 2, 3, 4)] == [0.5, 0.25, 0.125, 0.125]
+    assert [whole.config.server_lr_in(r) for r in (1, 3)] == [0.5, 0.5]
+    assert whole.history[1]["loss"] == decayed.history[1]["loss"]
+    assert whole.history[2]["loss"] != decayed.history[2]["loss"]
+    # FedAvg of nearly equal shares is nearly the honest mean, if the step size of each round is known.
+    for record in decayed.history[1:]:
+        assert record["diagnostics"]["error"] < 1e-3
+
+
+@pytest.mark.parametrize("attack", ["labelflip", "bitflip", "ipm"])
+def test_every_kind_of_attack_is_measured_if_asked(attack, tmp_path):
+    result, recorder = run(tmp_path, attack=attack, diagnostics=True)
+    first, *_, last = recorder.history[1:]
+    always = {"cos-attack-mean", "perturbation", "skew", "error"}
+    assert first["diagnostics"].keys() == always
+    assert last["diagnostics"].keys() == always | {"cos-attack-previous", "cos-benign-previous"}
+    assert result["history"][-1]["diagnostics"] == last["diagnostics"]
+    assert last["seconds"]["diagnostics"] > 0

@@ -134,7 +134,7 @@ def test_distances_of_mixtures_keep_their_digits(seed, n, spread):
     rows = Rows.of(x).mixed(mixing)
     expected = distances(mixing @ x.double())
     # What the float32 data cannot say is not asked for.
-    torch.testing.assert_close(rows.squared_distances, expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(rows.squared_distances, expected, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("lie", [1e19, 1e30, 3e38])

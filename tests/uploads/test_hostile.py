@@ -78,6 +78,15 @@ HOSTILE = {
     "huge": (w_payload(npy(np.zeros(10**6, np.float32))), "at most"),
     "pickle": (w_payload(npy(np.array([{}], dtype=object), allow_pickle=True)), "dtype object"),
     "claims another shape": (w_payload(npy(np.zeros(7, np.float32))), r"shape \(7,\)"),
+    "absurdly long shape": (
+        w_payload(
+            b"\x93NUMPY\x01\x00\x00\x0f{'descr':'<f4','fortran_order':False,'shape':(0x"
+            + b"f" * 3780
+            + b",)}"
+        ),
+        "header|not a NumPy array",
+    ),
+    "an archive": (w_payload(b"PK\x03\x04" + b"0" * 50), "not a NumPy array"),
     "unknown serialisation": (w_payload(npy(HONEST["w"]), stype="pickle"), "unknown serialisation"),
     "two array records": (
         lambda node: reply_from(
@@ -102,7 +111,7 @@ HOSTILE = {
     "NaN size": (lambda node: plain_reply(node, HONEST, float("nan")), "num-examples is nan"),
     "infinite size": (lambda node: plain_reply(node, HONEST, float("inf")), "num-examples is inf"),
     "absurd size": (lambda node: plain_reply(node, HONEST, 10**15), "num-examples is 1000000000000000"),
-    "list of sizes": (lambda node: plain_reply(node, HONEST, [1, 2]), "one value for each"),
+    "list of sizes": (lambda node: plain_reply(node, HONEST, [1, 2]), "one value for each client"),
     "negative id": (
         lambda node: plain_reply(node, HONEST, 1, {"client-id": -1}),
         "not a non-negative integer",
@@ -298,3 +307,90 @@ def test_hostile_evaluation():
         reply_from(9, RecordDict({"c": ConfigRecord({"x": 1})})),
     ]
     assert dict(strategy.aggregate_evaluate(1, [*bad, *good])) == {"loss": 1.0}
+
+
+def test_lists_among_the_metrics_of_an_ordinary_client_are_left_out():
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2])
+    _, metrics = strategy.aggregate_train(
+        1, [plain_reply(n, HONEST, 5, {"curve": [1.0, 2.0], "loss": 1.0}) for n in (1, 2)]
+    )
+    assert strategy.last_round.rejections == []
+    assert dict(metrics) == {"loss": 1.0}
+
+
+def test_huge_metrics_do_not_end_the_round():
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2, 3])
+    losses = [1e308, -1e308, 1.7e308]
+    arrays, metrics = strategy.aggregate_train(
+        1, [plain_reply(n, HONEST, 1, {"loss": loss}) for n, loss in enumerate(losses, 1)]
+    )
+    assert arrays is not None
+    assert np.isfinite(metrics["loss"])
+
+
+def test_nobody_can_reserve_ids_for_later():
+    strategy = Median()
+    for server_round in (1, 2, 3):
+        begin_round(strategy, MODEL, [1, 2, 9], server_round)
+        strategy.aggregate_train(server_round, [plain_reply(9, HONEST, 1, {"client-id": server_round})])
+    begin_round(strategy, MODEL, [1, 2, 9], 4)
+    strategy.aggregate_train(4, [plain_reply(n, HONEST, 1, {"client-id": n}) for n in (2, 3)])
+    assert strategy.last_round.clients == [2, 3]
+
+
+def test_nobody_can_have_others_quarantined():
+    strategy = Median(num_clients=4)
+    begin_round(strategy, MODEL, [101, 102])
+    honest = cohort_reply(strategy, 101, [0, 1])
+    rows = DenseUpload([2], np.ones(1), [{}], np.zeros((1, 9), np.float32))
+    forged = encode_upload(rows, Layout.of(MODEL), {0: "lies", 3: "really failed"}, cohort=True)
+    strategy.aggregate_train(1, [honest, reply_from(102, forged)])
+    assert strategy.last_round.clients == [0, 1, 2]
+    assert strategy.last_round.rejections == [(3, "really failed")]
+
+
+def test_one_node_cannot_outvote_the_others_in_evaluation():
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2, 3])
+    good = [
+        reply_from(n, RecordDict({"metrics": MetricRecord({"num-examples": 5, "loss": 1.0})})) for n in (1, 2)
+    ]
+    many = {"client-id": list(range(1000)), "num-examples": [1e9] * 1000, "loss": [0.0] * 1000}
+    metrics = strategy.aggregate_evaluate(1, [*good, reply_from(3, RecordDict({"m": MetricRecord(many)}))])
+    assert dict(metrics) == {"loss": 1.0}
+
+
+BATCH_NORM = {
+    "bn.weight": np.ones(2, np.float32),
+    "bn.running_var": np.ones(2, np.float32),
+    "bn.num_batches_tracked": np.array(7, np.int64),
+}
+
+
+@pytest.mark.parametrize("make", STRATEGIES[1:], ids=["median", "trimmedmean", "krum", "multikrum"])
+def test_batch_norm_statistics_are_defended_too(make):
+    strategy = make()
+    begin_round(strategy, BATCH_NORM, [1, 2, 3, 4, 5])
+    liar = {
+        **BATCH_NORM,
+        "bn.running_var": np.full(2, -3e38, np.float32),
+        "bn.num_batches_tracked": np.array(2**62),
+    }
+    arrays, _ = strategy.aggregate_train(
+        1,
+        [plain_reply(n, {**BATCH_NORM, "bn.running_var": np.full(2, 2, np.float32)}) for n in (2, 3, 4, 5)]
+        + [plain_reply(1, liar)],
+    )
+    if strategy.last_round.selected != [1]:  # Krum may pick anyone of equals
+        np.testing.assert_array_equal(arrays["bn.running_var"].numpy(), [2, 2])
+        assert arrays["bn.num_batches_tracked"].numpy() == 7
+
+
+def test_clients_of_a_vanished_node_move_to_another():
+    strategy = Median(num_clients=6)
+    begin_round(strategy, MODEL, [101, 102, 103])
+    messages = begin_round(strategy, MODEL, [101, 103, 104], 2)
+    asked = {m.metadata.dst_node_id: m.content["config"]["client-ids"] for m in messages}
+    assert asked == {101: [0, 1], 103: [4, 5], 104: [2, 3]}

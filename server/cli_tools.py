@@ -1,0 +1,235 @@
+"""The commands beside a single run: grid, report, redteam."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.figures import curves, heat_map, to_png, to_svg
+from byzflower.server.page import OTHER_METRICS, to_html
+from byzflower.server.recipe import Cell, Plan, Scale, find_recipes, load_plan, select
+from byzflower.server.redteam import Verdict, attack_all, find_strategy
+from byzflower.server.results import RECIPE_FILE, Report, load_report
+from byzflower.server.runner import Progress, State, is_done, run_cells
+from byzflower.server.tables import to_csv, to_latex, to_markdown
+
+
+def grid(
+    recipes: Annotated[Path, typer.Argument(help="a recipe (TOML), or a folder of them")],
+    scale: Annotated[str, typer.Option(help="full, or quick: minutes on two cores")] = "full",
+    jobs: Annotated[int, typer.Option(help="runs side by side; 0 for one per core")] = 0,
+    only: Annotated[list[str] | None, typer.Option(help="only these, e.g. attack=alie")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would run")] = False,
+    out: Annotated[str, typer.Option(help="folder for results")] = "runs",
+) -> None:
+    """Run the recipes' grids: what is finished is not repeated, what is interrupted goes on."""
+    with names_of_mistakes():
+        if scale not in ("full", "quick"):
+            raise ConfigError(f"scale: full or quick, got {scale!r}")
+        plans = [load_plan(path, _scale(scale), out) for path in find_recipes(recipes)]
+        chosen = [select(plan.cells, plan.axes, only or []) for plan in plans]
+    failed, started = 0, time.monotonic()
+    for plan, cells in zip(plans, chosen, strict=True):
+        _announce(plan, cells)
+        if dry_run:
+            continue
+        folder = plan.folder(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECIPE_FILE).write_text(plan.source)
+        progress = _run_with_table(plan, cells, jobs or os.cpu_count() or 1)
+        failed += sum(own.state is State.FAILED for own in progress)
+        for cell, own in zip(cells, progress, strict=True):
+            if own.state is State.FAILED:
+                complain(f"{_place(cell)}: {own.error} ({cell.config.folder()})")
+        if any(own.state is State.STOPPED for own in progress):
+            console.print("stopped; the same command goes on from the last finished rounds", soft_wrap=True)
+            raise typer.Exit(130)
+        console.print(f"report: python run_sim.py report {folder}", soft_wrap=True, highlight=False)
+    if not dry_run:
+        console.print(f"{len(plans)} recipes in {time.monotonic() - started:.0f} s", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="a grid's folder, or any folder with runs in it")],
+    html: Annotated[Path | None, typer.Option(help="also write a self-contained page")] = None,
+    to: Annotated[Path | None, typer.Option(help="where to write; default <folder>/report")] = None,
+) -> None:
+    """Write tables (Markdown, CSV, LaTeX) and figures (PNG, SVG) of runs."""
+    with names_of_mistakes():
+        loaded = load_report(folder)
+    target = to or folder / "report"
+    target.mkdir(parents=True, exist_ok=True)
+    text = markdown(loaded)
+    (target / "report.md").write_text(text)
+    _write_tables(loaded, target)
+    _write_figures(loaded, target)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(to_html(loaded))
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+    console.print(f"written: {target}{'' if html is None else f', {html}'}", soft_wrap=True, highlight=False)
+
+
+def redteam(
+    strategy: Annotated[str, typer.Argument(help="module:name of a strategy, a class, or a function")],
+    clients: Annotated[int, typer.Option(help="clients")] = 20,
+    byzantine: Annotated[int, typer.Option(help="how many of them are Byzantine")] = 4,
+    rounds: Annotated[int, typer.Option(help="rounds per attack")] = 15,
+    dataset: Annotated[str, typer.Option(help="data set")] = "digits",
+    data: Annotated[str, typer.Option(help="folder with its raw files")] = "",
+    model: Annotated[str, typer.Option(help="model")] = "cnn",
+    tolerance: Annotated[float, typer.Option(help="accuracy an attack may cost")] = 0.1,
+) -> None:
+    """Run the catalogue of attacks on your own Flower strategy and say which ones break it."""
+    options = {"clients": clients, "byzantine": byzantine, "rounds": rounds, "dataset": dataset}
+    options |= {"partition": "dirichlet", "min_size": 5, "clip_norm": 10.0}
+    with names_of_mistakes():
+        config = RunConfig.make({**options, "data": data, "model": model, "strategy": "fedavg"})
+        make = find_strategy(strategy)
+        table = Table(title=f"{strategy}: {clients} clients, {byzantine} Byzantine, {rounds} rounds")
+        for column in ("attack", "accuracy", "verdict"):
+            table.add_column(column)
+
+        def show(verdict: Verdict) -> None:
+            accuracy = "-" if verdict.accuracy is None else f"{verdict.accuracy:.3f}"
+            table.add_row(verdict.attack, accuracy, _verdict_text(verdict))
+
+        with Live(table, console=console):
+            verdicts = attack_all(make, config, tolerance, show)
+    broken = [verdict.attack for verdict in verdicts if verdict.broken]
+    console.print(f"broken by: {', '.join(broken) or 'none of them'}", soft_wrap=True, highlight=False)
+    if broken or verdicts[0].error:
+        raise typer.Exit(1)
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    if verdict.error:
+        return f"[red]ended: {verdict.error}[/red]"
+    if verdict.attack == "none":
+        return "the clean run"
+    return "[red]breaks it[/red]" if verdict.broken else "withstood"
+
+
+def _scale(name: str) -> Scale:
+    return "quick" if name == "quick" else "full"
+
+
+# -- grid -----------------------------------------------------------------------------------------------
+
+
+def _announce(plan: Plan, cells: Sequence[Cell]) -> None:
+    done = sum(is_done(cell.config) for cell in cells)
+    axes = " x ".join(f"{len(labels)} {axis}" for axis, labels in plan.axes.items())
+    left_out = f", {plan.excluded} excluded by the recipe" if plan.excluded else ""
+    console.print(
+        f"[bold]{plan.name}[/bold] ({plan.scale}): {axes}: {len(cells)} runs, {done} done{left_out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+class _LiveTable:
+    """What runs, what is done, and how long it will take."""
+
+    def __init__(self, live: Live, title: str) -> None:
+        self._live, self._title, self._started = live, title, time.monotonic()
+        self._done_before: int | None = None
+
+    def update(self, cells: Sequence[Cell], progress: Sequence[Progress]) -> None:
+        """Draw it anew."""
+        done = sum(own.state in (State.DONE, State.FAILED) for own in progress)
+        if self._done_before is None:
+            self._done_before = done
+        table = Table(title=f"{self._title}: {done} of {len(cells)} done{self._left(cells, progress, done)}")
+        for column in ("run", "round", "accuracy", "s/round"):
+            table.add_column(column, justify="left" if column == "run" else "right")
+        for cell, own in zip(cells, progress, strict=True):
+            if own.state is State.RUNNING:
+                pace = f"{own.seconds / own.round:.2f}" if own.round else ""
+                score = "" if own.accuracy is None else f"{own.accuracy:.3f}"
+                table.add_row(_place(cell), f"{own.round}/{cell.config.rounds}", score, pace)
+        self._live.update(table)
+
+    def _left(self, cells: Sequence[Cell], progress: Sequence[Progress], done: int) -> str:
+        """Time left, judged by the rounds finished since the start."""
+        total = sum(cell.config.rounds for cell in cells)
+        finished = sum(
+            cell.config.rounds if own.state in (State.DONE, State.FAILED) else own.round
+            for cell, own in zip(cells, progress, strict=True)
+        )
+        new = finished - (self._done_before or 0) * (total / len(cells))
+        spent = time.monotonic() - self._started
+        if new <= 0 or spent < 2:
+            return ""
+        minutes, seconds = divmod(int((total - finished) * spent / new), 60)
+        return f", {minutes}:{seconds:02d} left"
+
+
+def _run_with_table(plan: Plan, cells: Sequence[Cell], jobs: int) -> list[Progress]:
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        return run_cells(cells, jobs, _LiveTable(live, f"{plan.name} ({plan.scale})"))
+
+
+def _place(cell: Cell) -> str:
+    return ", ".join(f"{axis} {label}" for axis, label in cell.labels.items())
+
+
+# -- report ---------------------------------------------------------------------------------------------
+
+
+def markdown(loaded: Report) -> str:
+    """The whole report as Markdown; figures are beside it."""
+    recipe = loaded.recipe
+    done = sum(run.result is not None for run in loaded.runs)
+    lines = [f"# {recipe.title}\n"]
+    lines += [f"{recipe.about}\n"] if recipe.about else []
+    origin = f" Reproduces {recipe.reproduces}." if recipe.reproduces else ""
+    lines.append(f"{done} of {len(loaded.runs)} runs of {loaded.name}.{origin}\n")
+    lines += [f"Smaller than the original: {loaded.note}\n"] if loaded.note else []
+    for number, panel in enumerate(loaded.panels()):
+        for metric in (recipe.metric, *OTHER_METRICS):
+            table = loaded.table(metric, panel)
+            if metric == recipe.metric or not table.is_empty:
+                lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
+        lines.append(f"![{recipe.metric} over rounds](curves-{number}.png)\n")
+    for run in loaded.failures:
+        where = ", ".join(f"{axis} {label}" for axis, label in run.labels.items())
+        lines.append(f"Failed: {where}: {run.error}\n")
+    return "\n".join(lines)
+
+
+def _write_tables(loaded: Report, target: Path) -> None:
+    for number, panel in enumerate(loaded.panels()):
+        for metric in (loaded.recipe.metric, *OTHER_METRICS):
+            table = loaded.table(metric, panel)
+            if table.is_empty:
+                continue
+            name = f"{metric.replace(' ', '-')}-{number}"
+            (target / f"{name}.csv").write_text(to_csv(table, loaded.recipe.rows))
+            (target / f"{name}.tex").write_text(to_latex(table, loaded.recipe.rows))
+
+
+def _write_figures(loaded: Report, target: Path) -> None:
+    for number, panel in enumerate(loaded.panels()):
+        table = loaded.table(loaded.recipe.metric, panel)
+        for ink in ("#010203", "black"):
+            for name, figure in (
+                (f"curves-{number}", curves(loaded, panel, ink)),
+                (f"heat-map-{number}", heat_map(table, ink)),
+            ):
+                if figure is None:
+                    continue
+                if ink == "black":
+                    (target / f"{name}.png").write_bytes(to_png(figure))
+                else:
+                    (target / f"{name}.svg").write_text(to_svg(figure))

@@ -1,0 +1,258 @@
+"""What a grid's runs came to, as tables: means over seeds, beside the paper's numbers."""
+
+import json
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.recipe import SEED, Cell, Plan, Recipe, Scale, load_plan
+from byzflower.server.runner import ERROR_FILE
+
+RECIPE_FILE = "recipe.toml"
+_LESS_IS_BETTER = frozenset({"loss", "quarantined", "skipped", "seconds a round", "MB up", "MB down"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished, failed or missing run.
+
+    Attributes:
+        labels: its place in the grid.
+        config: its configuration.
+        result: the content of result.json, and averages of what rounds.jsonl has besides; or None.
+        error: the last line of its error, if it failed.
+    """
+
+    labels: dict[str, str]
+    config: RunConfig
+    result: dict[str, Any] | None
+    error: str = ""
+
+
+class Statistic(NamedTuple):
+    """Mean and (unbiased) standard deviation over `seeds` seeds; NaN deviation for one."""
+
+    mean: float
+    std: float
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Statistic":
+        """Of at least one value."""
+        std = statistics.stdev(values) if len(values) > 1 else math.nan
+        return cls(statistics.fmean(values), std, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}" if math.isnan(self.std) else f"{self.mean:.3f} ± {self.std:.3f}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One place of a table.
+
+    Attributes:
+        value: over the seeds; None if nothing is there.
+        best: whether it is the best of its row.
+        paper: the paper's value, if known.
+        missing: what is there instead of a value.
+    """
+
+    value: Statistic | None
+    best: bool = False
+    paper: float | None = None
+    missing: str = "-"
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's."""
+        return None if self.value is None or self.paper is None else self.value.mean - self.paper
+
+
+@dataclass(frozen=True)
+class Table:
+    """A metric by rows and columns.
+
+    Attributes:
+        title: what and where.
+        metric: which number.
+        rows: labels.
+        columns: labels.
+        entries: (row, column) -> entry.
+    """
+
+    title: str
+    metric: str
+    rows: list[str]
+    columns: list[str]
+    entries: dict[tuple[str, str], Entry]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no entry has a value."""
+        return all(entry.value is None for entry in self.entries.values())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Runs and how to lay them out.
+
+    Attributes:
+        name: of the recipe or folder.
+        recipe: titles, axes, the paper's numbers.
+        axes: axis -> labels.
+        runs: all of them, also those that failed or are missing.
+        note: what is smaller than in the paper.
+    """
+
+    name: str
+    recipe: Recipe
+    axes: dict[str, list[str]]
+    runs: list[Run]
+    note: str = ""
+
+    @property
+    def failures(self) -> list[Run]:
+        """Runs that ended with an error."""
+        return [run for run in self.runs if run.error]
+
+    def panels(self) -> Iterator[dict[str, str]]:
+        """Every combination of the axes that are neither rows, columns nor seeds."""
+        rest = [axis for axis in self.axes if axis not in (self.recipe.rows, self.recipe.columns, SEED)]
+        for labels in product(*(self.axes[axis] for axis in rest)):
+            yield dict(zip(rest, labels, strict=True))
+
+    def table(self, metric: str, panel: Mapping[str, str]) -> Table:
+        """The mean of a metric over seeds, for one panel."""
+        rows, columns = self.axes[self.recipe.rows], self.axes[self.recipe.columns]
+        entries = {
+            (row, column): self._entry(metric, {**panel, self.recipe.rows: row, self.recipe.columns: column})
+            for row, column in product(rows, columns)
+        }
+        for row in rows:
+            _mark_best([(row, column) for column in columns], entries, metric in _LESS_IS_BETTER)
+        place = ", ".join(f"{axis} {label}" for axis, label in panel.items())
+        return Table(f"{metric}{f' ({place})' if place else ''}", metric, rows, columns, entries)
+
+    def matching(self, labels: Mapping[str, str]) -> list[Run]:
+        """Runs with these labels."""
+        return [run for run in self.runs if all(run.labels.get(a) == x for a, x in labels.items())]
+
+    def _entry(self, metric: str, labels: Mapping[str, str]) -> Entry:
+        runs = self.matching(labels)
+        values = [
+            float(run.result[metric])
+            for run in runs
+            if run.result is not None and run.result.get(metric) is not None
+        ]
+        paper = self._paper(labels) if metric == self.recipe.metric else None
+        if values:
+            return Entry(Statistic.of(values), paper=paper)
+        waiting = any(run.result is None for run in runs)
+        missing = "failed" if any(run.error for run in runs) else "…" if waiting else "-"
+        return Entry(None, paper=paper, missing=missing)
+
+    def _paper(self, labels: Mapping[str, str]) -> float | None:
+        for known in self.recipe.paper:
+            where = {axis: str(label) for axis, label in known.items() if axis != self.recipe.metric}
+            if where.items() <= labels.items():
+                return float(known[self.recipe.metric])
+        return None
+
+
+def _mark_best(
+    keys: Sequence[tuple[str, str]], entries: dict[tuple[str, str], Entry], less_is_better: bool
+) -> None:
+    means = {key: own.value.mean for key in keys if (own := entries[key]).value is not None}
+    if len(means) < 2:
+        return
+    best = min(means.values()) if less_is_better else max(means.values())
+    for key, mean in means.items():
+        if f"{mean:.3f}" == f"{best:.3f}":
+            own = entries[key]
+            entries[key] = Entry(own.value, True, own.paper, own.missing)
+
+
+def load_report(folder: Path) -> Report:
+    """Read a grid's folder (it holds recipe.toml), or any folder with runs below it.
+
+    Raises:
+        ConfigError: there are no runs.
+    """
+    if (folder / RECIPE_FILE).is_file():
+        return _grid_report(folder)
+    runs = [_read_run(path.parent) for path in sorted(folder.rglob("config.toml"))]
+    if not runs:
+        raise ConfigError(f"report: no runs in {folder}")
+    return _loose_report(folder.name, runs)
+
+
+def plan_of(folder: Path) -> Plan:
+    """The plan whose runs are in ``<out>/<recipe>/<scale>``."""
+    scale: Scale = "quick" if folder.name == "quick" else "full"
+    plan = load_plan(folder / RECIPE_FILE, scale, str(folder.parent.parent))
+    renamed = [
+        Cell(c.labels, c.config.model_copy(update={"name": f"{folder.parent.name}/{scale}"}))
+        for c in plan.cells
+    ]
+    return Plan(
+        folder.parent.name, scale, plan.recipe, plan.source, renamed, plan.axes, plan.excluded, plan.note
+    )
+
+
+def _grid_report(folder: Path) -> Report:
+    plan = plan_of(folder)
+    runs = [Run(cell.labels, cell.config, *_outcome(cell.config.folder())) for cell in plan.cells]
+    name = f"{plan.name} ({plan.scale})"
+    return Report(name, plan.recipe, plan.axes, runs, plan.note)
+
+
+def _read_run(folder: Path) -> tuple[RunConfig, dict[str, Any] | None, str]:
+    import tomllib
+
+    config = RunConfig.make(tomllib.loads((folder / "config.toml").read_text()))
+    return config, *_outcome(folder)
+
+
+def _loose_report(name: str, runs: Sequence[tuple[RunConfig, dict[str, Any] | None, str]]) -> Report:
+    """Lay out single runs by attack and strategy, and by whatever else differs between them."""
+    dumps = [{k: str(v) for k, v in config.model_dump().items()} for config, _, _ in runs]
+    ignored = {"out", "name", "engine", "nodes", "clients_per_node", "attack", "strategy", SEED}
+    differing = [k for k in dumps[0] if k not in ignored and len({d[k] for d in dumps}) > 1]
+    axes = ["attack", "strategy", *differing, SEED]
+    labelled = [
+        Run({axis: dump[axis] for axis in axes}, config, result, error)
+        for dump, (config, result, error) in zip(dumps, runs, strict=True)
+    ]
+    labels = {axis: list(dict.fromkeys(run.labels[axis] for run in labelled)) for axis in axes}
+    return Report(name, Recipe(title=f"Runs in {name}", cross={}), labels, labelled)
+
+
+def _outcome(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    if (folder / ERROR_FILE).is_file():
+        return None, (folder / ERROR_FILE).read_text().strip().splitlines()[-1][:300]
+    if not (folder / "result.json").is_file():
+        return None, ""
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return {**result, **_averages(folder / "rounds.jsonl")}, ""
+
+
+def _averages(path: Path) -> dict[str, float]:
+    """Seconds and traffic per round: measured, so not in result.json, or not worth a place there."""
+    rounds = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    trained = [record for record in rounds if record["round"] > 0]
+    if not trained:
+        return {}
+
+    def mean(values: Iterator[float]) -> float:
+        return statistics.fmean(values)
+
+    return {
+        "seconds a round": mean(r["seconds"]["round"] for r in trained),
+        "MB up": mean(r["bytes_up"] for r in trained) / 1e6,
+        "MB down": mean(r["bytes_down"] for r in trained) / 1e6,
+    }

@@ -1,0 +1,158 @@
+"""Run the cells of a grid side by side, in processes: each once, and a failure is its own alone."""
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from queue import Empty
+from typing import Any, Protocol
+
+from byzflower.server.config import RunConfig
+from byzflower.server.recipe import Cell
+from byzflower.server.simulation import simulate
+
+ERROR_FILE = "error.txt"
+
+
+class State(StrEnum):
+    """Of a cell."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass
+class Progress:
+    """How far a cell is.
+
+    Attributes:
+        state: what it is doing.
+        round: last finished round.
+        accuracy: last known test accuracy.
+        seconds: time spent on it by now.
+        error: the last line of what went wrong.
+    """
+
+    state: State = State.WAITING
+    round: int = 0
+    accuracy: float | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Watcher(Protocol):
+    """Is told of every change."""
+
+    def update(self, cells: Sequence[Cell], progress: Sequence[Progress]) -> None:
+        """Show it."""
+
+
+def is_done(config: RunConfig) -> bool:
+    """Whether a run has finished before."""
+    return (config.folder() / "result.json").is_file()
+
+
+def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher | None = None) -> list[Progress]:
+    """Run what is not finished, `jobs` at a time.
+
+    Ctrl-C lets every cell that runs end its round and keep it; the rest is not begun.
+    """
+    progress = [Progress(State.DONE if is_done(cell.config) else State.WAITING) for cell in cells]
+    todo = [i for i, own in enumerate(progress) if own.state is State.WAITING]
+    context = multiprocessing.get_context("spawn")
+    if not todo:
+        return progress
+    with context.Manager() as manager, _ctrl_c() as stopped:
+        news = manager.Queue()
+        with ProcessPoolExecutor(jobs, context, initializer=_prepare_worker) as pool:
+            futures: dict[Future[str], int] = {}
+            for i in todo:
+                futures[pool.submit(_run_cell, i, cells[i].config.model_dump(), news)] = i
+            pending = set(futures)
+            while pending:
+                if stopped:
+                    for future in pending:
+                        future.cancel()
+                ended, pending = wait_for(pending, timeout=0.25)
+                _read_news(news, progress)
+                for future in ended:
+                    _conclude(future, progress[futures[future]])
+                if watcher is not None:
+                    watcher.update(cells, progress)
+    return progress
+
+
+def _run_cell(index: int, options: dict[str, Any], news: Any) -> str:
+    """In a worker: run one cell and send news of its rounds; returns its state."""
+    config = RunConfig(**options)
+    started = time.monotonic()
+    folder = config.folder()
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+
+    def on_round(record: dict[str, Any]) -> None:
+        news.put((index, record["round"], record.get("accuracy"), time.monotonic() - started))
+
+    news.put((index, 0, None, 0.0))
+    try:
+        outcome = simulate(config, on_round)
+    except Exception:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ERROR_FILE).write_text(traceback.format_exc())
+        raise
+    return State.STOPPED if outcome.interrupted else State.DONE
+
+
+def _prepare_worker() -> None:
+    # An idle worker must survive Ctrl-C; while it runs a cell, `simulate` listens to it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import logging
+
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+
+
+def _read_news(news: Any, progress: Sequence[Progress]) -> None:
+    while True:
+        try:
+            index, server_round, accuracy, seconds = news.get_nowait()
+        except Empty:
+            return
+        own = progress[index]
+        own.state, own.round, own.seconds = State.RUNNING, server_round, seconds
+        own.accuracy = own.accuracy if accuracy is None else accuracy
+
+
+def _conclude(future: "Future[str]", own: Progress) -> None:
+    if future.cancelled():
+        own.state = State.STOPPED
+        return
+    error = future.exception()
+    own.state = State.FAILED if error is not None else State(future.result())
+    own.error = "" if error is None else f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[bool]]:
+    """A list that is empty until the user presses Ctrl-C; the second time ends the process."""
+    pressed: list[bool] = []
+
+    def handler(signum: int, frame: object) -> None:
+        if pressed:
+            os._exit(130)
+        pressed.append(True)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
