@@ -69,7 +69,8 @@ def _cosine_distances(rows: Rows) -> torch.Tensor:
     norms = rows.squared_norms.sqrt()
     scale = 2 * norms[:, None] * norms[None, :]
     apart = rows.squared_distances - (norms[:, None] - norms[None, :]) ** 2
-    return torch.where(scale > 0, apart.clamp(min=0) / scale, 1.0).fill_diagonal_(0)
+    distances: torch.Tensor = torch.where(scale > 0, apart.clamp(min=0) / scale, 1.0).fill_diagonal_(0)
+    return distances
 
 
 class FLGuardian(RobustStrategy):

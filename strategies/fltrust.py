@@ -1,17 +1,17 @@
 """FLTrust: uploads count as far as they agree with a gradient on the server's own data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import AggregationResult, Gradients, check
-from byzflower.strategies.rows import Rows
+from byzflower.strategies.rows import Rows, TooFewClients
 
-# From the model's arrays to its pseudo-gradient, as arrays of the same shapes: global minus locally trained.
-RootGradient = Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]]
+RootUpload = Callable[[int, list[NDArray[Any]]], Sequence[NDArray[Any]]]
 
 
 def fltrust(gradients: Gradients, root_gradient: torch.Tensor) -> AggregationResult:
@@ -21,7 +21,7 @@ def fltrust(gradients: Gradients, root_gradient: torch.Tensor) -> AggregationRes
 
     Args:
         gradients: (n, d) pseudo-gradients.
-        root_gradient: (d,) the server's own pseudo-gradient.
+        root_gradient: (d,) the server's own pseudo-gradient, finite.
 
     Returns:
         The aggregate, and the rows' weights in it, rescaling included.
@@ -31,13 +31,12 @@ def fltrust(gradients: Gradients, root_gradient: torch.Tensor) -> AggregationRes
         ValueError: the root gradient has another shape.
     """
     rows = Rows.of(gradients)
-    check(root_gradient.shape == (rows.d,), f"root_gradient must have shape ({rows.d},)", root_gradient.shape)
+    shape = tuple(root_gradient.shape)
+    check(shape == (rows.d,), f"root_gradient must have shape ({rows.d},)", shape)
     root_norm = torch.linalg.vector_norm(root_gradient, dtype=torch.float64)
     norms = rows.squared_norms.sqrt()
     agrees = rows.products(root_gradient)
     trust = torch.where(agrees > 0, agrees / (norms * root_norm), 0.0)
-    if trust.sum() == 0:
-        return AggregationResult(root_gradient.new_zeros(rows.d, dtype=rows.dtype), weights=trust)
     weights = torch.where(trust > 0, trust / trust.sum() * root_norm / norms, 0.0)
     return AggregationResult(rows.combine(weights), weights=weights)
 
@@ -45,39 +44,43 @@ def fltrust(gradients: Gradients, root_gradient: torch.Tensor) -> AggregationRes
 class FLTrust(RobustStrategy):
     """Mean of uploads rescaled to, and weighted by their cosine with, a gradient on the server's data."""
 
-    def __init__(
-        self, root_gradient: RootGradient | torch.Tensor | None = None, **options: Unpack[StrategyOptions]
-    ) -> None:
+    def __init__(self, root_upload: RootUpload, **options: Unpack[StrategyOptions]) -> None:
         """Make the strategy.
 
         Args:
-            root_gradient: makes the server's pseudo-gradient (global arrays minus those trained on the root
-                data) from the global model's arrays, every round; or that vector itself, (d,), for good.
-                Required: without it every round is an error.
+            root_upload: called once a round as ``root_upload(server_round, arrays)`` with the global model's
+                arrays, in order; returns what an honest client that holds the server's own, clean data
+                would upload: with ``upload="weights"`` the arrays of the model trained there.
             options: see `RobustStrategy`.
         """
         super().__init__(**options)
-        self.root_gradient = root_gradient
+        self.root_upload = root_upload
+        self._root_gradient: torch.Tensor | None = None
+
+    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """See `RobustStrategy`; forgets the last round's root gradient."""
+        super().set_global(server_round, arrays)
+        self._root_gradient = None
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `fltrust`.
 
         Raises:
-            ValueError: there is no `root_gradient`, or not of the model's shapes.
+            TooFewClients: the root upload is not finite; the round is skipped.
+            ValueError: it does not have the model's shapes.
         """
-        root = self._root()
-        return fltrust(gradients, root.to(gradients.device, gradients.dtype))
+        if self._root_gradient is None:
+            self._root_gradient = self._make_root_gradient()
+        return fltrust(gradients, self._root_gradient.to(gradients.device, gradients.dtype))
 
-    def _root(self) -> torch.Tensor:
-        if self.root_gradient is None:
-            raise ValueError(
-                "FLTrust needs root_gradient, a function or tensor that only Python can give: "
-                "FLTrust(root_gradient=...)"
-            )
-        if isinstance(self.root_gradient, torch.Tensor):
-            return self.root_gradient
+    def _make_root_gradient(self) -> torch.Tensor:
         layout = self._require_layout()
-        arrays = list(self.root_gradient(layout.arrays(self._global)))
-        shapes = tuple(tuple(array.shape) for array in arrays)
-        check(shapes == layout.shapes, f"root_gradient must return arrays of shapes {layout.shapes}", shapes)
-        return torch.from_numpy(layout.row(arrays)[: layout.d])
+        arrays = self.root_upload(self.last_round.round, layout.arrays(self._global.copy()))
+        shapes = tuple(np.shape(array) for array in arrays)
+        check(shapes == layout.shapes, f"root_upload must return arrays of shapes {layout.shapes}", shapes)
+        row = layout.row([np.asarray(array) for array in arrays])
+        if self.upload == "weights":
+            row = self._global - row
+        if not np.isfinite(row).all():
+            raise TooFewClients("the root upload is not finite")
+        return torch.from_numpy(row[: layout.d])

@@ -10,9 +10,10 @@ from byzflower.strategies.rows import Rows
 def robust_dpfl(gradients: Gradients, weights: torch.Tensor | None = None) -> AggregationResult:
     """Average the cluster of models with the higher mean parameter (Qi et al., 2024).
 
-    As SafeSparse describes it. A client's score is the mean of its model's parameters. Rows are global minus local models, so that is
-    minus the mean of its row, up to what all have in common. Two-means in one dimension is solved exactly:
-    the scores are split where the sum of squares within the two parts is least. Equal scores are not split.
+    As SafeSparse describes it. A client's score is the mean of its model's parameters. Rows are global
+    minus local models, so that is minus the mean of its row, up to what all have in common. Two-means in one
+    dimension is solved exactly: the scores are split where the sum of squares within the two parts is least.
+    Equal scores are not split.
 
     Args:
         gradients: (n, d) pseudo-gradients.

@@ -68,8 +68,12 @@ def _features(
     """(n, 3 or 4): fractions of positive, zero and negative values; cosine to the reference."""
     count = max(1, round(fraction * rows.d))
     sample = torch.randperm(rows.d, generator=torch_generator(seed, "signs"))[:count].sort().values
-    signs = rows.block(sample.to(rows.device)).sign()
-    features = [(signs == s).double().mean(dim=1) for s in (1, 0, -1)]
+    sampled = Rows.of(rows.block(sample.to(rows.device)))
+
+    def count_signs(block: torch.Tensor, columns: slice) -> torch.Tensor:
+        return torch.stack([(block > 0).sum(dim=1), (block == 0).sum(dim=1), (block < 0).sum(dim=1)])
+
+    features = list(sampled.total(count_signs) / count)
     if reference is not None:
         size = norms * torch.linalg.vector_norm(reference, dtype=torch.float64)
         features.append(torch.where(size > 0, rows.products(reference) / size, 0.0))
