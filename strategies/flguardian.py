@@ -48,7 +48,7 @@ def _benign(layer: Rows) -> torch.Tensor:
     distances = _unit_mean(layer.squared_distances.sqrt()) + _unit_mean(_cosine_distances(layer))
     tree = linkage(squareform(distances.cpu().numpy(), checks=False), "average")
     labels = torch.from_numpy(fcluster(tree, 2, "maxclust")).to(distances.device)
-    clusters = [labels == label for label in sorted(set(labels.tolist()))]
+    clusters: list[torch.Tensor] = [labels == label for label in sorted(set(labels.tolist()))]
 
     def rank(cluster: torch.Tensor) -> tuple[int, float]:
         return -int(cluster.sum()), float(distances[cluster][:, cluster].sum())
