@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import AggregationResult, Gradients, check
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.threads import one_thread
 
 RootUpload = Callable[[int, list[NDArray[Any]]], Sequence[NDArray[Any]]]
 
 
+@one_thread()
 def fltrust(gradients: Gradients, root_gradient: torch.Tensor) -> AggregationResult:
     """Average rows rescaled to the root gradient's norm, weighted by relu(cosine to it) (Cao et al., 2021).
 

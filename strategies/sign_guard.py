@@ -11,11 +11,13 @@ from byzflower.strategies.columns import middle_value
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 # Mean shift needs a bandwidth; half of the distances being zero would give none.
 _LEAST_BANDWIDTH = 1e-6
 
 
+@one_thread()
 def sign_guard(
     gradients: Gradients,
     lower: float = 0.1,
