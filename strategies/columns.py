@@ -111,7 +111,7 @@ def _mean_of_closest_by_network(rows: Rows, apart: list[range], used: torch.Tens
         for positions in apart:
             closest = ordered[positions[0]]
             for position in positions[1:]:
-                np.add(closest, ordered[position], out=two)
+                np.add(closest, ordered[position], out=two, dtype=np.float64)
                 np.copyto(closest, ordered[position], where=two < twice_median)
             total += closest
         total /= len(apart)

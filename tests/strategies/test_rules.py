@@ -572,6 +572,15 @@ def test_ties_break_by_the_lower_index():
     assert krum(rows, 1).selected.tolist() == [True] + [False] * 7
 
 
+@pytest.mark.parametrize("n", [4, 60])  # by a network, and by sorting
+def test_equally_far_is_equally_far_where_float32_cannot_add(n):
+    """Around 2^24, -7 and 4 are equally far from the middle between -2 and -1: the lower one stays."""
+    offsets = torch.tensor([4] + [-2, -1] * (n // 2 - 1) + [-7], dtype=torch.float64)
+    x = (2.0**24 + offsets)[:, None]
+    expected = x[1:].mean().round()
+    assert meamed(x.float(), 1).gradient.double().item() == expected != x[:-1].mean().round()
+
+
 @pytest.mark.parametrize(("n", "d"), itertools.product([1, 2, 5, 64], [1, 7, 300_000]))
 def test_blocks_cover_every_column(n, d):
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(d))
