@@ -21,6 +21,7 @@ from byzflower.strategies.pre_aggregation import PreAggregation
 from byzflower.strategies.result import AggregationResult, NumByzantine, count_byzantine
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
@@ -226,8 +227,10 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             TooFewClients: n is too small.
         """
-        rows = self.pre_aggregate(gradients)
-        return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+        # Work on all cores is done by blocks; what remains is small, and must not depend on their number.
+        with one_thread():
+            rows = self.pre_aggregate(gradients)
+            return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
 
     def count_byzantine(self, rows: Rows) -> int:
         """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
