@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
 from byzflower.attacks import AttackView, CollusiveAttack, Knowledge, TensorColumns, majority_size
@@ -25,6 +25,7 @@ from byzflower.strategies.base import (
 from byzflower.strategies.rows import TooFewClients
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
 from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply, encode_upload
@@ -99,6 +100,10 @@ class Adversary(Strategy):
     def summary(self) -> None:
         """Log the wrapped strategy's settings."""
         self.strategy.summary()
+
+    def start(self, grid: Grid, *args: Any, **kwargs: Any) -> Result:
+        """Run all rounds, as `RobustStrategy.start` does."""
+        return super().start(guarded(grid), *args, **kwargs)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

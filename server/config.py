@@ -35,6 +35,7 @@ _EXECUTION = frozenset(
         "num_gpus",
         "ray_address",
         "round_timeout",
+        "max_round_bytes",
         "out",
         "name",
         "data",
@@ -69,13 +70,18 @@ class RunConfig(ClientSettings):
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
+    max_round_bytes: int = Field(
+        0, ge=0, description="refuse a round whose uploads need more server memory; 0 for no limit"
+    )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"
     )
     embed_rounds: tuple[int, ...] = Field(
         (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
     )
-    engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
+    engine: Literal["ray", "inline", "deployment"] = Field(
+        "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
+    )
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
     clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
     num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
@@ -198,8 +204,13 @@ class RunConfig(ClientSettings):
             steps.append(make(**options))
         return steps
 
+    @property
+    def deployed(self) -> bool:
+        """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
+        return self.engine == "deployment"
+
     def make_strategy(self, nodes: int = 1) -> RobustStrategy:
-        """Make the strategy, for a run on `nodes` nodes."""
+        """Make the strategy, for rounds on at least `nodes` nodes."""
         rule = STRATEGIES[self.strategy]
         options: dict[str, Any] = dict(self.strategy_options)
         if "num_byzantine" in inspect.signature(rule.__init__).parameters:
@@ -211,11 +222,14 @@ class RunConfig(ClientSettings):
             upload=self.upload,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
-            num_clients=self.clients,
+            max_round_bytes=self.max_round_bytes,
+            num_clients=None if self.deployed else self.clients,
             strata=self._strata(),
             seed=self.seed,
             fraction_train=self.fraction_train,
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
+            min_train_nodes=1,
+            min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
 
