@@ -201,6 +201,13 @@ def test_rounds_of_decay_are_a_list(given_value, steps):
     assert RunConfig.make({"lr_decay_rounds": given_value}).lr_decay_rounds == steps
 
 
+def test_the_attack_is_tried_on_a_round_of_the_clients_that_it_meets():
+    options = {"clients": 1000, "byzantine": 200, "fraction_train": 0.01, "strategy": "median"}
+    assert RunConfig.make({**options, "attack": "strike"}).clients_per_round == 10
+    with pytest.raises(ConfigError, match="STRIKE needs n - 2f >= 1, got n=10, f=6"):
+        RunConfig.make({**options, "attack": "strike", "byzantine": 600})
+
+
 def test_options_reach_the_attack_and_the_rule():
     config = RunConfig.make(
         {"attack_options": "eps=3,knowledge=colluding", "strategy_options": "num_byzantine=0.25"}
