@@ -61,6 +61,9 @@ class RunConfig(ClientSettings):
     )
     lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
+    balanced_sampling: bool = Field(
+        False, description="train the same share of Byzantine and of honest clients in every round"
+    )
     eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
@@ -72,6 +75,9 @@ class RunConfig(ClientSettings):
     )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"
+    )
+    embed_rounds: tuple[int, ...] = Field(
+        (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
     )
     engine: Literal["ray", "inline", "deployment"] = Field(
         "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
@@ -108,7 +114,7 @@ class RunConfig(ClientSettings):
     def _none_for_nothing(cls, value: object) -> object:
         return None if value in ("", "none", 0) else value
 
-    @field_validator("lr_decay_rounds", mode="before")
+    @field_validator("lr_decay_rounds", "embed_rounds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -128,9 +134,10 @@ class RunConfig(ClientSettings):
         ]
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
-        steps = self.lr_decay_rounds
-        if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
-            mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
+        for name in ("lr_decay_rounds", "embed_rounds"):
+            rounds = getattr(self, name)
+            if any(round < 1 for round in rounds) or list(rounds) != sorted(set(rounds)):
+                mistakes.append(f"{name.replace('_', '-')} must be ascending and at least 1, got {rounds}")
         if self.nodes and self.clients_per_node:
             mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
@@ -141,17 +148,17 @@ class RunConfig(ClientSettings):
 
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
-        f = self.byzantine
+        n = self.clients_per_round
+        f = round(n * self.byzantine / self.clients)
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 colluding = attack.knowledge is Knowledge.COLLUDING
-                seen = f if colluding else self.clients - f
                 attack.craft(
                     AttackView(
-                        benign=torch.zeros(seen, 1),
+                        benign=torch.zeros(f if colluding else n - f, 1),
                         num_byzantine=f,
-                        num_clients=self.clients,
+                        num_clients=n,
                         previous_aggregate=None,
                         round=1,
                         generator=torch.Generator(),
@@ -165,7 +172,7 @@ class RunConfig(ClientSettings):
 
     def _rule_faults(self) -> list[str]:
         """Try the rule on as many (tiny) uploads as a full round brings."""
-        n = max(1, int(self.clients * self.fraction_train))
+        n = self.clients_per_round
         try:
             self.make_pre()
         except (TypeError, ValueError) as error:
@@ -217,6 +224,7 @@ class RunConfig(ClientSettings):
             max_skipped_rounds=self.max_skipped_rounds,
             max_round_bytes=self.max_round_bytes,
             num_clients=None if self.deployed else self.clients,
+            strata=self._strata(),
             seed=self.seed,
             fraction_train=self.fraction_train,
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
@@ -224,6 +232,17 @@ class RunConfig(ClientSettings):
             min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
+
+    @property
+    def clients_per_round(self) -> int:
+        """How many clients are trained in a round."""
+        return max(1, int(self.clients * self.fraction_train))
+
+    def _strata(self) -> list[frozenset[int]]:
+        """The groups of clients that are sampled in proportion."""
+        byzantine = self.byzantine_ids()
+        honest = frozenset(range(self.clients)) - byzantine
+        return [byzantine, honest] if self.balanced_sampling and byzantine else []
 
     def server_lr_in(self, server_round: int) -> float:
         """The server's step size in a round: decayed after each of `lr_decay_rounds`."""

@@ -75,13 +75,15 @@ class Federation:
         self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
-        if attack is not None or config.diagnostics:
+        if attack is not None or config.diagnostics or config.embed_rounds:
             self.strategy = Adversary(
                 self.robust,
                 attack,
                 byzantine=config.byzantine_ids(),
                 seed=config.seed,
                 diagnostics=config.diagnostics,
+                embed_rounds=config.embed_rounds,
+                assumed=config.byzantine / config.clients,
             )
         dataset, _ = training_data(config.client_settings())
         model = build_model(
@@ -160,6 +162,8 @@ class Federation:
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if self.config.diagnostics and adversary is not None:
             record["diagnostics"] = adversary.info
+        if adversary is not None and adversary.embedding:
+            record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
         record["seconds"] = {
             "round": ended - started,

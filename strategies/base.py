@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any, Literal, TypedDict, Unpack
@@ -50,6 +50,7 @@ class StrategyOptions(TypedDict, total=False):
     max_skipped_rounds: int
     max_round_bytes: int
     num_clients: int | None
+    strata: Sequence[Collection[int]]
     seed: int
     device: str
     fraction_train: float
@@ -126,6 +127,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   need here; see `round_bytes`. A round that needs more is refused before it begins.
                 * ``num_clients`` (default none): simulate that many logical clients, spread evenly
                   over the nodes as cohorts. Without it every node is one client.
+                * ``strata`` (default one): disjoint groups that together are all logical clients; each
+                  is sampled in the same proportion, rounded.
                 * ``seed`` (default 0): for sampling clients and nodes.
                 * ``device`` (default "cpu"): where the rule computes.
 
@@ -139,6 +142,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.max_skipped_rounds = options.pop("max_skipped_rounds", 3)
         self.max_round_bytes = options.pop("max_round_bytes", 0)
         self.num_clients = options.pop("num_clients", None)
+        self.strata = [sorted(group) for group in options.pop("strata", ())]
         self.seed = options.pop("seed", 0)
         self.device = torch.device(options.pop("device", "cpu"))
         self._average_train = options.get("train_metrics_aggr_fn")
@@ -157,6 +161,12 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             self.num_clients is None or self.num_clients >= 1,
             "num_clients must be positive",
             self.num_clients,
+        )
+        named = sorted(client for group in self.strata for client in group)
+        _check(
+            not named or named == list(range(self.num_clients or 0)),
+            f"strata must hold each of the {self.num_clients} logical clients once",
+            f"{len(named)} ids",
         )
         self.last_round = RoundRecord(0)
         self._layout: Layout | None = None
@@ -326,8 +336,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             self._roster.reassign(nodes)
         else:
             self._roster = Roster(assign_clients(self.num_clients, nodes))
-        count = max(1, int(self.num_clients * fraction))
-        chosen = set(random.choice(self.num_clients, count, replace=False).tolist())
+        chosen = self._sample(self.num_clients, fraction, random)
         messages: list[Message] = []
         for node in nodes:
             clients = sorted(chosen.intersection(self._roster.clients_of(node)))
@@ -337,6 +346,15 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 messages += self._construct_messages(record, [node], message_type)
         self._roster.ask(chosen)
         return messages
+
+    def _sample(self, num_clients: int, fraction: float, random: np.random.Generator) -> set[int]:
+        """Draw logical clients, of every stratum as many as its size asks for."""
+        count = max(1, int(num_clients * fraction))
+        drawn: set[int] = set()
+        for group in self.strata or [range(num_clients)]:
+            share = round(count * len(group) / num_clients)
+            drawn.update(group[i] for i in random.choice(len(group), share, replace=False).tolist())
+        return drawn
 
     # -- receiving -------------------------------------------------------------------------------
 
