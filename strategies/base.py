@@ -351,7 +351,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """Draw logical clients, of every stratum as many as its size asks for."""
         count = max(1, int(num_clients * fraction))
         drawn: set[int] = set()
-        for group in self.strata or [range(num_clients)]:
+        for group in self.strata or [list(range(num_clients))]:
             share = round(count * len(group) / num_clients)
             drawn.update(group[i] for i in random.choice(len(group), share, replace=False).tolist())
         return drawn
