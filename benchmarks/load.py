@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds until a strategy is given up")
     arguments = parser.parse_args()
     n, floats = arguments.nodes, arguments.floats
-    print(f"| {n} uploads of {floats:,} floats | s/round | of it in the server | peak / uploads | before |")
+    print(f"| {n} uploads of {floats:,} floats | s/round | of it in the rule | before | growth / uploads |")
     print("|---|---|---|---|---|")
     for strategy in arguments.strategy.split(","):
         first, *rounds = measure(n, floats, arguments.rounds, strategy, arguments.timeout)

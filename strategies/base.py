@@ -330,6 +330,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         nodes = wait_for_nodes(grid, max(self.min_available_nodes, minimum))
         random = numpy_generator(self.seed, f"sample-{message_type}", server_round)
         if self.num_clients is None:
+            self._roster.forget_absent(nodes)
             count = min(len(nodes), max(int(len(nodes) * fraction), minimum))
             sample = sorted(random.choice(len(nodes), count, replace=False))
             record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})

@@ -28,7 +28,7 @@ CHANGES = parse_options(
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
     "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
-    "ray_address=auto, round_timeout=60.0, out=elsewhere, name=mine"
+    "ray_address=auto, round_timeout=60.0, max_round_bytes=5, out=elsewhere, name=mine"
 )
 
 
@@ -255,8 +255,8 @@ def test_flowers_run_config_has_the_same_names_and_defaults():
     names = {key.replace("-", "_") for key in given_config}
     assert all("_" not in key for key in given_config)
     assert names <= RunConfig.model_fields.keys()
-    # Flower lets users override only what is listed; engines and their resources are Flower's business here.
-    engine = {"engine", "clients_per_node", "num_cpus", "num_gpus", "ray_address"}
+    # Flower lets users override only what is listed; engines' resources are Flower's business here.
+    engine = {"clients_per_node", "num_cpus", "num_gpus", "ray_address"}
     assert RunConfig.model_fields.keys() - names == engine
     config = RunConfig.from_flower(given_config)
     assert config == RunConfig()
