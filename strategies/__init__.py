@@ -16,6 +16,7 @@ from byzflower.strategies.median import Median, median
 from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
 from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
+from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.pre_aggregation import (
     PRE_AGGREGATIONS,
     AdaptiveClip,
@@ -28,6 +29,7 @@ from byzflower.strategies.pre_aggregation import (
 from byzflower.strategies.rbtm import RBTM, rbtm
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.safesparse import SafeSparse, safe_sparse
 from byzflower.strategies.sign_majority import SignMajority, sign_majority
 from byzflower.strategies.smea import SMEA, smea
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
@@ -48,6 +50,7 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "multikrum": MultiKrum,
     "normclipping": NormClipping,
     "rbtm": RBTM,
+    "safesparse": SafeSparse,
     "signmajority": SignMajority,
     "smea": SMEA,
     "trimmedmean": TrimmedMean,
@@ -78,10 +81,12 @@ __all__ = [
     "MultiKrum",
     "NearestNeighborMixing",
     "NormClipping",
+    "PackedRows",
     "PreAggregation",
     "RobustStrategy",
     "RoundRecord",
     "Rows",
+    "SafeSparse",
     "SignMajority",
     "Sparsify",
     "TooFewClients",
@@ -102,6 +107,7 @@ __all__ = [
     "multi_krum",
     "norm_clipping",
     "rbtm",
+    "safe_sparse",
     "sign_majority",
     "smea",
     "trimmed_mean",
