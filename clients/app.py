@@ -73,15 +73,25 @@ def _partition(context: Context) -> int:
     return int(context.node_config.get("partition-id", 0))
 
 
-def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
-    """Make the honest or Byzantine client with this id, whose upload is sparse if the settings say so."""
+def make_client(
+    client_id: int, settings: ClientSettings, state: RecordDict, server_round: int = 0
+) -> NumPyClient:
+    """Make the honest or Byzantine client with this id, whose upload is sparse if the settings say so.
+
+    Where an attack chooses the masks, the adversary does, and Byzantine clients send everything.
+    """
     attack = settings.make_attack()
+    byzantine = client_id in settings.byzantine_ids()
     client = BenignClient(client_id, settings, state)
-    if attack is not None and client_id in settings.byzantine_ids():
+    if byzantine and attack is not None:
         client = ByzantineClient(client_id, settings, attack, state)
     if settings.upload != "topk":
         return client
-    return TopKClient(client, **settings.upload_options, state=state, client_id=client_id)  # type: ignore[arg-type]
+    options: dict[str, Any] = dict(settings.upload_options)
+    masks = settings.make_mask_attack()
+    if byzantine and masks is not None and masks.active(server_round):
+        options["ratio"] = 1.0
+    return TopKClient(client, **options, state=state, client_id=client_id)
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -102,6 +112,11 @@ def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
     if SETTINGS in config:
         return _parse_settings(str(config[SETTINGS]))
     return ClientSettings.from_run_config(context.run_config)
+
+
+def _round_of(config: ConfigRecord) -> int:
+    server_round = config.get("server-round", 0)
+    return server_round if isinstance(server_round, int) else 0
 
 
 @lru_cache(maxsize=8)
@@ -138,6 +153,8 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
 
 
 app = cohort_client_app(
-    lambda client, config, context: make_client(client, _settings(config, context), context.state),
+    lambda client, config, context: make_client(
+        client, _settings(config, context), context.state, _round_of(config)
+    ),
     hosted_clients,
 )

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_type_hints
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import ATTACKS, MASK_ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS
@@ -119,12 +119,18 @@ class RunConfig(ClientSettings):
             *_unknown("dataset", self.dataset, DATASETS),
             *_unknown("model", self.model, MODELS),
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
+            *_unknown("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *_unknown_options(
+                "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
+            ),
             *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
             *_unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
+        if self.mask_attack != "none" and self.upload != "topk":
+            mistakes.append(f"mask-attack needs upload=topk, got upload={self.upload}")
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
         steps = self.lr_decay_rounds
@@ -145,6 +151,10 @@ class RunConfig(ClientSettings):
             TopK(**self.upload_options)  # type: ignore[arg-type]
         except ValueError as error:
             return [f"upload-options: {error}"]
+        try:
+            self.make_mask_attack()
+        except ValueError as error:
+            return [f"mask-attack-options: {error}"]
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:

@@ -633,11 +633,13 @@ class Stacked(ABC):
         client_ids: of the n rows.
         num_examples: (n,).
         rejections: clients whose values are not finite.
+        d: columns of a row that are parameters.
     """
 
     client_ids: list[int]
     num_examples: NDArray[np.float64]
     rejections: list[Rejection]
+    d: int
 
     masks: ClassVar[NDArray[np.bool_] | None] = None
 
@@ -657,11 +659,9 @@ class DenseMatrix(Stacked):
 
     Attributes:
         rows: (n, width) pseudo-gradients and steps of the buffers.
-        d: how many columns are pseudo-gradients.
     """
 
     rows: torch.Tensor
-    d: int
 
     def gradients(self, device: torch.device) -> torch.Tensor:
         """See `Stacked`."""
@@ -680,12 +680,10 @@ class SparseRows(Stacked):
     Attributes:
         upload: the n sparse models.
         reference: the global row that they started from.
-        d: how many of its columns are parameters.
     """
 
     upload: TopKUpload
     reference: NDArray[Any]
-    d: int
 
     @property
     def masks(self) -> NDArray[np.bool_]:  # type: ignore[override]
@@ -732,7 +730,7 @@ def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout:
     sizes = np.array([upload.num_examples[i] for _, upload, i in finite])
     models = [upload.model(i) for _, upload, i in finite]
     together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
-    return SparseRows(clients, sizes, bad, together, reference, layout.d)
+    return SparseRows(clients, sizes, bad, layout.d, together, reference)
 
 
 def _within(values: NDArray[Any], limit: float) -> bool:
@@ -766,11 +764,11 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
     finite = finite_rows(matrix)
     order = sorted(ids)
     if bool(finite.all()):
-        return DenseMatrix(order, sizes, [], matrix, layout.d)
+        return DenseMatrix(order, sizes, [], layout.d, matrix)
     keep = finite.nonzero().squeeze(1)
     bad = [Rejection(order[i], _NOT_FINITE) for i in (~finite).nonzero().squeeze(1).tolist()]
     kept = keep.tolist()
-    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, matrix[keep], layout.d)
+    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, layout.d, matrix[keep])
 
 
 def finite_rows(matrix: torch.Tensor) -> torch.Tensor:
