@@ -19,6 +19,8 @@ from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
+# What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.
+_NODE_SETTINGS = {"attack": "attack", "attack-options": "attack_options", "data": "data"}
 ListClients = Callable[[ConfigRecord, Context], list[int]]
 
 
@@ -74,24 +76,41 @@ def _partition(context: Context) -> int:
 
 
 def make_client(
-    client_id: int, settings: ClientSettings, state: RecordDict, server_round: int = 0
+    client_id: int,
+    settings: ClientSettings,
+    state: RecordDict,
+    byzantine: bool | None = None,
+    server_round: int = 0,
 ) -> NumPyClient:
-    """Make the honest or Byzantine client with this id, whose upload is sparse if the settings say so.
+    """Make the client with this id: Byzantine if it is told to be, or, untold, if the settings say so.
 
-    Where an attack chooses the masks, the adversary does, and Byzantine clients send everything.
+    Its upload is sparse if the settings say so. Where an attack chooses the masks, the adversary does, and
+    Byzantine clients send everything.
     """
     attack = settings.make_attack()
-    byzantine = client_id in settings.byzantine_ids()
+    chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
-    if byzantine and attack is not None:
+    if chosen and attack is not None:
         client = ByzantineClient(client_id, settings, attack, state)
     if settings.upload != "topk":
         return client
     options: dict[str, Any] = dict(settings.upload_options)
     masks = settings.make_mask_attack()
-    if byzantine and masks is not None and masks.active(server_round):
+    if chosen and masks is not None and masks.active(server_round):
         options["ratio"] = 1.0
     return TopKClient(client, **options, state=state, client_id=client_id)
+
+
+def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
+    """Make a client as the server's settings say, except for what its own node was started with."""
+    own = context.node_config
+    settings = _settings(config, context)
+    changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
+    if changes:
+        settings = ClientSettings(**{**settings.model_dump(), **changes})
+    byzantine = own.get("byzantine")
+    chosen = None if byzantine is None else bool(byzantine)
+    return make_client(client_id, settings, context.state, chosen, _round_of(config))
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -152,9 +171,4 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
     return RecordDict() if sent else RecordDict({**records_of(context.state, ArrayRecord)})
 
 
-app = cohort_client_app(
-    lambda client, config, context: make_client(
-        client, _settings(config, context), context.state, _round_of(config)
-    ),
-    hosted_clients,
-)
+app = cohort_client_app(_node_client, hosted_clients)

@@ -1,6 +1,7 @@
 """The adversary: attacks that need more than one client's view, around any Flower strategy."""
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
 from byzflower.attacks import (
@@ -20,9 +21,17 @@ from byzflower.attacks import (
     MaskAttack,
     PackView,
     TensorColumns,
+    majority_size,
 )
 from byzflower.randomness import torch_generator
-from byzflower.server.diagnostics import Similarity, diagnose, poisoning, similarity_of
+from byzflower.server.diagnostics import (
+    SMALLEST_PICTURE,
+    Similarity,
+    diagnose,
+    embed,
+    poisoning,
+    similarity_of,
+)
 from byzflower.strategies.base import (
     UPLOAD_MODE,
     RobustStrategy,
@@ -36,6 +45,7 @@ from byzflower.strategies.result import Gradients
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply, encode_upload
@@ -63,6 +73,8 @@ class Adversary(Strategy):
         server_lr: float = 1.0,
         seed: int = 0,
         diagnostics: bool = False,
+        embed_rounds: Collection[int] = (),
+        assumed: float = 0.0,
         mask_attack: MaskAttack | None = None,
     ) -> None:
         """Wrap a strategy.
@@ -80,6 +92,10 @@ class Adversary(Strategy):
             diagnostics: measure how the attack lies among the benign updates (`diagnose`), every round,
                 into `info`, and of sparse uploads how similar they are, into `similarity`. It takes some
                 passes over all uploads.
+            embed_rounds: rounds in which to lay the benign updates out in the plane (`embed`), into
+                `embedding`.
+            assumed: f/n, below 1/2, of which the skewed majority is named in rounds without Byzantine
+                uploads.
             mask_attack: which packs the Byzantine clients send, where uploads are sparse; None for those
                 that matter most to what they upload. While it acts they should send all packs.
 
@@ -104,7 +120,10 @@ class Adversary(Strategy):
             raise ValueError(f'mask_attack needs a strategy with upload="topk", got upload={self.upload!r}')
         self.diagnostics = diagnostics
         self.similarity: Similarity | None = None
+        self.embed_rounds = frozenset(embed_rounds)
+        self.assumed = assumed
         self.info: dict[str, float] = {}
+        self.embedding: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._ranks: dict[int, int] = {}
         self._layout: Layout | None = None
@@ -116,6 +135,10 @@ class Adversary(Strategy):
     def summary(self) -> None:
         """Log the wrapped strategy's settings."""
         self.strategy.summary()
+
+    def start(self, grid: Grid, *args: Any, **kwargs: Any) -> Result:
+        """Run all rounds, as `RobustStrategy.start` does."""
+        return super().start(guarded(grid), *args, **kwargs)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -138,7 +161,7 @@ class Adversary(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Rewrite the Byzantine replies, then let the wrapped strategy aggregate."""
         started = time.perf_counter()
-        self.info = {}
+        self.info, self.embedding = {}, {}
         replies = list(replies)
         if not isinstance(self.strategy, RobustStrategy):
             replies = [single for reply in replies for single in self._singles(reply)]
@@ -151,9 +174,9 @@ class Adversary(Strategy):
         result: tuple[ArrayRecord | None, MetricRecord | None] = self.strategy.aggregate_train(
             server_round, replies
         )
-        if self.diagnostics:
+        if self.diagnostics or server_round in self.embed_rounds:
             started = time.perf_counter()
-            self.info = self._diagnose(replies, result[0])
+            self._observe(server_round, replies, result[0])
             self.seconds["diagnostics"] = time.perf_counter() - started
         return result
 
@@ -208,7 +231,7 @@ class Adversary(Strategy):
             crafted = self._craft(attack, server_round, arrived, benign, byzantine)
         if not byzantine or len(crafted) == 0:
             return replies
-        masks = None
+        masks = torch.empty(0)
         if isinstance(benign, SparseRows):
             generator = torch_generator(self.seed, "mask-attack", server_round)
             crafted, masks = self._place(mask_attack, crafted, benign, generator)
@@ -326,22 +349,25 @@ class Adversary(Strategy):
         """The aggregate that led from the last broadcast to this one, as two broadcasts reveal it."""
         return torch.from_numpy((self._global - row)[: layout.d] / self._step_size)
 
-    def _diagnose(self, replies: list[Message], arrays: ArrayRecord | None) -> dict[str, float]:
+    def _observe(self, server_round: int, replies: list[Message], arrays: ArrayRecord | None) -> None:
         layout = self._require_layout()
         arrived = [upload for reply in replies if (upload := self._decode(reply, layout)) is not None]
         benign, byzantine = (
             _matrix(self._uploads_of(arrived, layout, byzantine=which)) for which in (False, True)
         )
-        if len(benign) == 0:
-            return {}
-        aggregate = None
-        if arrays is not None:
-            aggregate = self._step_to(layout.row([array_view(a) for a in arrays.values()]), layout)
-        numbers = diagnose(benign, byzantine, self._previous, aggregate)
-        everybody = stack(arrived, self._global, layout)
-        if isinstance(everybody, SparseRows):
-            numbers.update(self._diagnose_packs(everybody, aggregate))
-        return numbers
+        n = len(benign) + len(byzantine)
+        f = len(byzantine) or int(self.assumed * n)
+        size = majority_size(len(benign), n, f) if n > 2 * f else 0
+        if self.diagnostics and len(benign) > 0:
+            aggregate = None
+            if arrays is not None:
+                aggregate = self._step_to(layout.row([array_view(a) for a in arrays.values()]), layout)
+            self.info = diagnose(benign, byzantine, self._previous, aggregate, size)
+            everybody = stack(arrived, self._global, layout)
+            if isinstance(everybody, SparseRows):
+                self.info.update(self._diagnose_packs(everybody, aggregate))
+        if server_round in self.embed_rounds and len(benign) >= SMALLEST_PICTURE:
+            self.embedding = embed(benign, size)
 
     def _diagnose_packs(self, uploads: SparseRows, aggregate: torch.Tensor | None) -> dict[str, float]:
         rows = uploads.gradients(torch.device("cpu"))
@@ -355,32 +381,32 @@ class Adversary(Strategy):
         """A copy of the reply with the forged uploads of the Byzantine clients in it."""
         if set(forged.clients).isdisjoint(upload.client_ids):
             return reply
-        replaced = copy.copy(upload)
-        if isinstance(replaced, DenseUpload):
-            self._forge_dense(replaced, forged, layout.d)
-        elif isinstance(replaced, TopKUpload):
-            self._forge_sparse(replaced, forged)
+        if isinstance(upload, TopKUpload):
+            replaced = self._forge_sparse(upload, forged)
+        else:
+            replaced = self._forge_dense(upload, forged, layout.d)
         (name,) = records_of(reply.content, ArrayRecord)
         arrays = array_record(replaced.payload(layout, cohort=_is_cohort(reply)))
         return _with_content(reply, RecordDict({**reply.content, name: arrays}))
 
-    def _forge_dense(self, upload: DenseUpload, forged: "_Forged", d: int) -> None:
-        upload.rows = upload.rows.copy()
+    def _forge_dense(self, upload: Upload, forged: "_Forged", d: int) -> Upload:
+        if not isinstance(upload, DenseUpload):
+            raise TypeError(f"the adversary cannot rewrite {upload.kind} uploads")
+        rows = upload.rows.copy()
         for i, position in forged.positions(upload.client_ids):
             gradient = forged.rows[position].numpy()
-            upload.rows[i, :d] = gradient if self.upload == "gradient" else self._global[:d] - gradient
+            rows[i, :d] = gradient if self.upload == "gradient" else self._global[:d] - gradient
+        return DenseUpload(upload.client_ids, upload.num_examples, upload.metrics, rows)
 
-    def _forge_sparse(self, upload: TopKUpload, forged: "_Forged") -> None:
-        if forged.masks is None:
-            return
-        upload.masks, upload.values = upload.masks.copy(), [*upload.values]
+    def _forge_sparse(self, upload: TopKUpload, forged: "_Forged") -> Upload:
+        masks, values = upload.masks.copy(), [*upload.values]
         for i, position in forged.positions(upload.client_ids):
-            mask, gradient = forged.masks[position].numpy(), forged.rows[position].numpy()
-            columns = upload.packs.columns(mask)
-            values = self._global[: upload.packs.d][columns] - gradient[columns]
-            upload.masks[i] = mask
+            masks[i], gradient = forged.masks[position].numpy(), forged.rows[position].numpy()
+            columns = upload.packs.columns(masks[i])
+            own = self._global[: upload.packs.d][columns] - gradient[columns]
             with np.errstate(over="ignore"):
-                upload.values[i] = values.astype(upload.values[i].dtype)
+                values[i] = own.astype(values[i].dtype)
+        return dataclasses.replace(upload, masks=masks, values=values)
 
     def _singles(self, reply: Message) -> list[Message]:
         """Take a cohort's reply apart into one ordinary reply per client."""
@@ -411,11 +437,11 @@ class Adversary(Strategy):
 
 
 class _Forged(NamedTuple):
-    """Uploads to put in place of the Byzantine clients': (f, d) rows, and (f, P) masks if they are sparse."""
+    """Uploads to put in place of the Byzantine clients': (f, d) rows, and (f, P) masks, or none if they are dense."""
 
     clients: list[int]
     rows: torch.Tensor
-    masks: torch.Tensor | None
+    masks: torch.Tensor
 
     def positions(self, clients: list[int]) -> list[tuple[int, int]]:
         """Positions in `clients` of those with a forged upload, and of that upload."""
