@@ -437,7 +437,7 @@ class Adversary(Strategy):
 
 
 class _Forged(NamedTuple):
-    """Uploads to put in place of the Byzantine clients': (f, d) rows, and (f, P) masks, or none if they are dense."""
+    """Forged uploads of the Byzantine clients: (f, d) rows, and (f, P) masks, or none if they are dense."""
 
     clients: list[int]
     rows: torch.Tensor

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -17,7 +18,9 @@ from byzflower.clients.settings import ClientSettings, OptionValue, parse_option
 from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
+from byzflower.server.root import make_root_upload
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
+from byzflower.strategies.fltrust import RootUpload
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
@@ -42,8 +45,8 @@ _EXECUTION = frozenset(
         "data",
     }
 )
-# What the data decides about a model.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes"})
+# What the data decides about a model, and the server's data about a rule.
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "root_upload"})
 
 
 class RunConfig(ClientSettings):
@@ -58,6 +61,9 @@ class RunConfig(ClientSettings):
     pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
     densify: Literal["zero", "contributors"] = Field(
         "zero", description="topk: packs that a client did not send count as 0, or without that client"
+    )
+    root_samples: int = Field(
+        100, ge=1, description="clean training samples that the server itself holds, for fltrust"
     )
     server_lr: float = Field(1.0, gt=0, description="server step size")
     lr_decay_rounds: tuple[int, ...] = Field(
@@ -197,7 +203,8 @@ class RunConfig(ClientSettings):
         except (TypeError, ValueError) as error:
             return [f"pre: {error}"]
         try:
-            rule = self.make_strategy()
+            rule = self.make_strategy(root_upload=lambda server_round, arrays: arrays)
+            rule.set_global(1, {"weight": np.zeros(1, np.float32)})
             rule.apply(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
         except TooFewClients as error:
             return [f"strategy {self.strategy}: {error}"]
@@ -228,12 +235,23 @@ class RunConfig(ClientSettings):
         """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
         return self.engine == "deployment"
 
-    def make_strategy(self, nodes: int = 1) -> RobustStrategy:
-        """Make the strategy, for rounds on at least `nodes` nodes."""
+    def make_strategy(self, nodes: int = 1, root_upload: RootUpload | None = None) -> RobustStrategy:
+        """Make the strategy, for rounds on at least `nodes` nodes.
+
+        Args:
+            nodes: how many to wait for.
+            root_upload: what a client of the server's own would upload, for rules that compare with it;
+                default one that trains on `root_samples` samples.
+        """
         rule = STRATEGIES[self.strategy]
+        parameters = inspect.signature(rule.__init__).parameters
         options: dict[str, Any] = dict(self.strategy_options)
-        if "num_byzantine" in inspect.signature(rule.__init__).parameters:
+        if "num_byzantine" in parameters:
             options.setdefault("num_byzantine", self.byzantine)
+        if "root_upload" in parameters:
+            options["root_upload"] = root_upload or make_root_upload(
+                self.client_settings(), self.root_samples, self.upload
+            )
         return rule(
             **options,
             pre=self.make_pre(),

@@ -22,6 +22,7 @@ from byzflower.strategies.pre_aggregation import PreAggregation
 from byzflower.strategies.result import AggregationResult, Gradients, NumByzantine, count_byzantine
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
@@ -283,11 +284,13 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             TooFewClients: n is too small.
         """
-        if isinstance(gradients, PackedRows) and self.densify == "contributors":
-            return self.aggregate_contributors(gradients, weights)
-        dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
-        rows = self.pre_aggregate(dense)
-        return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+        # Work on all cores is done by blocks; what remains is small, and must not depend on their number.
+        with one_thread():
+            if isinstance(gradients, PackedRows) and self.densify == "contributors":
+                return self.aggregate_contributors(gradients, weights)
+            dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
+            rows = self.pre_aggregate(dense)
+            return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
 
     def count_byzantine(self, rows: Rows) -> int:
         """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
