@@ -17,7 +17,7 @@ from byzflower.strategies.result import AggregationResult, Gradients, check, uni
 from byzflower.strategies.rows import Rows
 from byzflower.uploads.topk import DEFAULT_PACK_SIZE
 
-# The mean of equal distances may differ from them in the last bit, and eps must be positive.
+# Means of equal scores or distances may differ from them in the last bit; and eps must be positive.
 _ROUNDING, _TINY = 1 + 1e-12, 1e-12
 
 
@@ -97,7 +97,7 @@ def inspect_masks(masks: torch.Tensor, beta: float) -> _Verdict:
     reasons = {
         i: f"mask: Jaccard score {score:.4f} is below {threshold:.4f}"
         for i, score in enumerate(scores)
-        if score < threshold
+        if score * _ROUNDING < threshold
     }
     info = {"jaccard-min": min(scores), "jaccard-max": max(scores), "jaccard-threshold": threshold}
     return _Verdict([i for i in range(m) if i not in reasons], reasons, info)

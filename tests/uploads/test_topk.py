@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flower import begin_round, plain_reply, reply_from
 from flwr.common import RecordDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzflower.clients.sparse import TopK, sparsify
@@ -43,6 +43,7 @@ def upload_of(*models):
     return TopKUpload.of_models(list(range(count)), sizes, metrics, packs, models, LAYOUT)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 70), st.floats(0.001, 1), st.integers(0, 100))
 def test_the_most_important_packs_are_kept_of_equal_ones_the_first(d, size, ratio, seed):
     values = np.random.default_rng(seed).integers(-3, 4, d).astype(np.float32)
