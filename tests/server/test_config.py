@@ -23,8 +23,17 @@ CHANGES = parse_options(
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
     "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
     "model_options=hidden=5, lr_decay_rounds=2, lr_decay=0.5, diagnostics=true, balanced_sampling=true,"
-    "embed_rounds=3, root_samples=50"
+    "embed_rounds=3, root_samples=50, pack_size=16, densify=contributors, mask_attack=indexpoisoning,"
+    "mask_attack_options=share=0.5, upload_options=ratio=0.1"
 ) | {"pre": "clip(max_norm=9), nnm"}
+# What an option needs besides.
+NEEDS = {
+    "model_options": {"model": "mlp"},
+    "upload_options": {"upload": "topk"},
+    "mask_attack": {"upload": "topk"},
+    "mask_attack_options": {"upload": "topk", "mask_attack": "indexpoisoning"},
+    "densify": {"strategy": "median"},
+}
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
     "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
@@ -236,8 +245,7 @@ def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():
         assert getattr(other, name) != getattr(base, name)
         assert other.config_hash() == base.config_hash(), name
     hashes = [
-        RunConfig.make({name: value} | ({"model": "mlp"} if name == "model_options" else {})).config_hash()
-        for name, value in CHANGES.items()
+        RunConfig.make({name: value} | NEEDS.get(name, {})).config_hash() for name, value in CHANGES.items()
     ]
     assert len({base.config_hash(), *hashes}) == len(CHANGES) + 1
 
