@@ -18,6 +18,8 @@ from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
+# What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.
+_NODE_SETTINGS = {"attack": "attack", "attack-options": "attack_options", "data": "data"}
 ListClients = Callable[[ConfigRecord, Context], list[int]]
 
 
@@ -72,12 +74,26 @@ def _partition(context: Context) -> int:
     return int(context.node_config.get("partition-id", 0))
 
 
-def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
-    """Make the honest or Byzantine client with this id."""
+def make_client(
+    client_id: int, settings: ClientSettings, state: RecordDict, byzantine: bool | None = None
+) -> NumPyClient:
+    """Make the client with this id: Byzantine if it is told to be, or, untold, if the settings say so."""
     attack = settings.make_attack()
-    if attack is None or client_id not in settings.byzantine_ids():
+    chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
+    if attack is None or not chosen:
         return BenignClient(client_id, settings, state)
     return ByzantineClient(client_id, settings, attack, state)
+
+
+def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
+    """Make a client as the server's settings say, except for what its own node was started with."""
+    own = context.node_config
+    settings = _settings(config, context)
+    changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
+    if changes:
+        settings = ClientSettings(**{**settings.model_dump(), **changes})
+    byzantine = own.get("byzantine")
+    return make_client(client_id, settings, context.state, None if byzantine is None else bool(byzantine))
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -133,7 +149,4 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
     return RecordDict() if sent else RecordDict({**records_of(context.state, ArrayRecord)})
 
 
-app = cohort_client_app(
-    lambda client, config, context: make_client(client, _settings(config, context), context.state),
-    hosted_clients,
-)
+app = cohort_client_app(_node_client, hosted_clients)

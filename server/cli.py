@@ -21,6 +21,7 @@ from byzflower.models import MODELS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.figures import skew_picture, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
@@ -130,6 +131,8 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     counts = class_counts(parts, dataset.train_y, dataset.num_classes)
     partition = plot_partition(counts, folders[-1] / "partition.png", first.byzantine_ids())
     table_of_it = write_partition(counts, folders[-1] / "partition.csv", first.byzantine_ids())
+    for config, folder, result in zip(configs, folders, results, strict=True):
+        _draw_skew(folder, result, f"{title}, {config.strategy}")
     for what, where in (
         ("results", None),
         ("plot", picture),
@@ -138,6 +141,14 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     ):
         for path in folders if where is None else [where]:
             console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+
+
+def _draw_skew(folder: Path, result: Record, title: str) -> None:
+    """Draw the rounds that were to be laid out in the plane."""
+    if (figure := skew_picture(result["history"], title, "black")) is not None:
+        (folder / "skew.png").write_bytes(to_png(figure))
+        (folder / "skew.svg").write_text(to_svg(figure))
+        console.print(f"gradient skew: {folder / 'skew.png'}, skew.svg", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:

@@ -38,6 +38,7 @@ _EXECUTION = frozenset(
         "num_gpus",
         "ray_address",
         "round_timeout",
+        "max_round_bytes",
         "out",
         "name",
         "data",
@@ -66,16 +67,27 @@ class RunConfig(ClientSettings):
     )
     lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
+    balanced_sampling: bool = Field(
+        False, description="train the same share of Byzantine and of honest clients in every round"
+    )
     eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
+    max_round_bytes: int = Field(
+        0, ge=0, description="refuse a round whose uploads need more server memory; 0 for no limit"
+    )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"
     )
-    engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
+    embed_rounds: tuple[int, ...] = Field(
+        (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
+    )
+    engine: Literal["ray", "inline", "deployment"] = Field(
+        "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
+    )
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
     clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
     num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
@@ -108,7 +120,7 @@ class RunConfig(ClientSettings):
     def _none_for_nothing(cls, value: object) -> object:
         return None if value in ("", "none", 0) else value
 
-    @field_validator("lr_decay_rounds", mode="before")
+    @field_validator("lr_decay_rounds", "embed_rounds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -128,9 +140,10 @@ class RunConfig(ClientSettings):
         ]
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
-        steps = self.lr_decay_rounds
-        if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
-            mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
+        for name in ("lr_decay_rounds", "embed_rounds"):
+            rounds = getattr(self, name)
+            if any(round < 1 for round in rounds) or list(rounds) != sorted(set(rounds)):
+                mistakes.append(f"{name.replace('_', '-')} must be ascending and at least 1, got {rounds}")
         if self.nodes and self.clients_per_node:
             mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
@@ -141,17 +154,17 @@ class RunConfig(ClientSettings):
 
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
-        f = self.byzantine
+        n = self.clients_per_round
+        f = round(n * self.byzantine / self.clients)
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 colluding = attack.knowledge is Knowledge.COLLUDING
-                seen = f if colluding else self.clients - f
                 attack.craft(
                     AttackView(
-                        benign=torch.zeros(seen, 1),
+                        benign=torch.zeros(f if colluding else n - f, 1),
                         num_byzantine=f,
-                        num_clients=self.clients,
+                        num_clients=n,
                         previous_aggregate=None,
                         round=1,
                         generator=torch.Generator(),
@@ -165,7 +178,7 @@ class RunConfig(ClientSettings):
 
     def _rule_faults(self) -> list[str]:
         """Try the rule on as many (tiny) uploads as a full round brings."""
-        n = max(1, int(self.clients * self.fraction_train))
+        n = self.clients_per_round
         try:
             self.make_pre()
         except (TypeError, ValueError) as error:
@@ -198,8 +211,13 @@ class RunConfig(ClientSettings):
             steps.append(make(**options))
         return steps
 
+    @property
+    def deployed(self) -> bool:
+        """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
+        return self.engine == "deployment"
+
     def make_strategy(self, nodes: int = 1, root_upload: RootUpload | None = None) -> RobustStrategy:
-        """Make the strategy, for a run on `nodes` nodes.
+        """Make the strategy, for rounds on at least `nodes` nodes.
 
         Args:
             nodes: how many to wait for.
@@ -222,12 +240,27 @@ class RunConfig(ClientSettings):
             upload=self.upload,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
-            num_clients=self.clients,
+            max_round_bytes=self.max_round_bytes,
+            num_clients=None if self.deployed else self.clients,
+            strata=self._strata(),
             seed=self.seed,
             fraction_train=self.fraction_train,
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
+            min_train_nodes=1,
+            min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
+
+    @property
+    def clients_per_round(self) -> int:
+        """How many clients are trained in a round."""
+        return max(1, int(self.clients * self.fraction_train))
+
+    def _strata(self) -> list[frozenset[int]]:
+        """The groups of clients that are sampled in proportion."""
+        byzantine = self.byzantine_ids()
+        honest = frozenset(range(self.clients)) - byzantine
+        return [byzantine, honest] if self.balanced_sampling and byzantine else []
 
     def server_lr_in(self, server_round: int) -> float:
         """The server's step size in a round: decayed after each of `lr_decay_rounds`."""

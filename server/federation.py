@@ -22,6 +22,7 @@ from byzflower.server.config import RunConfig
 from byzflower.server.evaluation import ServerEvaluation
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 
 OnRound = Callable[[Record], None]
@@ -71,16 +72,18 @@ class Federation:
         self.config = config
         self.nodes = nodes
         self.recorder = recorder or Recorder(config)
-        self.robust: RobustStrategy = config.make_strategy(nodes)
+        self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
-        if attack is not None or config.diagnostics:
+        if attack is not None or config.diagnostics or config.embed_rounds:
             self.strategy = Adversary(
                 self.robust,
                 attack,
                 byzantine=config.byzantine_ids(),
                 seed=config.seed,
                 diagnostics=config.diagnostics,
+                embed_rounds=config.embed_rounds,
+                assumed=config.byzantine / config.clients,
             )
         dataset, _ = training_data(config.client_settings())
         model = build_model(
@@ -105,6 +108,9 @@ class Federation:
         """
         on_round = on_round or (lambda record: None)
         poll_often(grid, self.nodes)
+        grid = guarded(grid)
+        if self.config.deployed:  # later, the rounds go on with those that are there
+            wait_for_nodes(grid, self.nodes)
         checkpoint = self.recorder.resume()
         done = 0
         if checkpoint is not None:
@@ -156,6 +162,8 @@ class Federation:
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if self.config.diagnostics and adversary is not None:
             record["diagnostics"] = adversary.info
+        if adversary is not None and adversary.embedding:
+            record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
         record["seconds"] = {
             "round": ended - started,
@@ -206,7 +214,9 @@ class Federation:
         server = {f"strategy.{k}": v for k, v in self.robust.state_dict().items()}
         if isinstance(self.strategy, Adversary):
             server.update({f"adversary.{k}": v for k, v in self.strategy.state_dict().items()})
-        clients = self._fetch_client_state(grid) if self.config.local_momentum else {}
+        # Real nodes keep their clients' state to themselves.
+        keeps = self.config.local_momentum and not self.config.deployed
+        clients = self._fetch_client_state(grid) if keeps else {}
         self.recorder.checkpoint(Checkpoint(server_round, self.arrays, server, clients))
 
     def _restore(self, grid: Grid, checkpoint: Checkpoint) -> None:
