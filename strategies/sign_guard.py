@@ -88,10 +88,12 @@ def _largest_cluster(features: torch.Tensor) -> torch.Tensor:
         return torch.ones(1, dtype=torch.bool, device=features.device)
     # Imported here, as it takes a second that only this rule should cost.
     from sklearn.cluster import MeanShift, estimate_bandwidth
+    from threadpoolctl import threadpool_limits
 
     points = features.cpu().numpy()
-    bandwidth = max(float(estimate_bandwidth(points, quantile=0.5)), _LEAST_BANDWIDTH)
-    labels = MeanShift(bandwidth=bandwidth).fit(points).labels_
+    with threadpool_limits(1):  # its many small steps would spend their time waiting for other threads
+        bandwidth = max(float(estimate_bandwidth(points, quantile=0.5)), _LEAST_BANDWIDTH)
+        labels = MeanShift(bandwidth=bandwidth).fit(points).labels_
     sizes = np.bincount(labels)[labels]  # of every row's cluster
     return torch.from_numpy(labels == labels[sizes.argmax()]).to(features.device)
 
