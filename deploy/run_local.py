@@ -278,6 +278,11 @@ def tail(log: Path, characters: int = 4000) -> str:
     return log.read_text(errors="replace")[-characters:] if log.is_file() else ""
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: what it started is ended, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def main() -> None:
     """Run the app of a folder on a deployment of its own."""
     parser = argparse.ArgumentParser(
@@ -294,6 +299,7 @@ def main() -> None:
     parser.add_argument("--run-config", default="", help="as flwr run takes it")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds until the run is given up")
     arguments = parser.parse_args()
+    end_on_sigterm()
     configs: list[dict[str, object]] = [{} for _ in range(arguments.nodes)]
     for text in arguments.byzantine:
         node, _, attack = text.partition("=")

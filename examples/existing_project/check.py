@@ -8,8 +8,10 @@ defended, once on each of Flower's two APIs. The exit status is 1 if one line di
 """
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-_NODES, _TIMEOUT = 10, 300
+_NODES, _TIMEOUT = 10, 500
 _RUN = """
 from digitsapp.{client} import app as client_app
 from digitsapp.{server} import app as server_app
@@ -77,18 +79,29 @@ def accuracy(api: Api, *, defended: bool, attacked: bool) -> float:
         server_app, client_app = api.components
         run = _RUN.format(server=server_app, client=client_app, nodes=_NODES)
         environment = {**os.environ, "PYTHONPATH": str(app)}
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", run],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-            cwd=app,
-            env=environment,
-        )
-        said = [line for line in done.stdout.splitlines() if line.startswith("accuracy: ")]
+        output = _output([sys.executable, "-W", "ignore", "-c", run], app, environment)
+        said = [line for line in output.splitlines() if line.startswith("accuracy: ")]
         if not said:
-            raise SystemExit(f"the project did not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+            raise SystemExit(f"the project did not run:\n{output[-6000:]}")
         return float(said[-1].removeprefix("accuracy: "))
+
+
+def _output(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """What a command says; if it takes too long, it is ended, and whatever it started."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            return process.communicate(timeout=_TIMEOUT)[0]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _changed(text: str, api: Api, *, defended: bool, attacked: bool) -> str:

@@ -59,7 +59,9 @@ class RawNodes:
         self.hostile = dict(enumerate(hostile, honest))
         self.ids = {}
         self.over = threading.Event()
-        self.threads = [threading.Thread(target=self.work, args=(i,)) for i in range(honest + len(hostile))]
+        self.threads = [
+            threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(honest + len(hostile))
+        ]
 
     def __enter__(self):
         for thread in self.threads:
@@ -69,7 +71,7 @@ class RawNodes:
     def __exit__(self, *error):
         self.over.set()
         for thread in self.threads:
-            thread.join()
+            thread.join(10)  # Flower's client waits for ever for a SuperLink that has ended
 
     def work(self, number):
         from raw_node import RawNode

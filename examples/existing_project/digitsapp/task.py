@@ -41,7 +41,7 @@ def train(model: nn.Module, x: torch.Tensor, y: torch.Tensor, epochs: int = 3, l
             loss = cross_entropy(model(x[start : start + 32]), y[start : start + 32])
             loss.backward()
             optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def accuracy(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> float:
