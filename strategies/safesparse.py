@@ -1,6 +1,7 @@
 """SafeSparse: masks that differ from the others' and signs that agree too well give attackers away."""
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -42,22 +43,23 @@ def sign_cosines(rows: PackedRows, counted: torch.Tensor | None = None) -> torch
     Returns:
         float64 (m, m).
     """
+    gram = torch.zeros(rows.n, rows.n, dtype=torch.float64, device=rows.device)
+    counts = torch.zeros(rows.n, rows.packs.count, device=rows.device)
+    lock = threading.Lock()
 
-    def work(block: torch.Tensor, packs: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def work(block: torch.Tensor, packs: slice) -> None:
         signs = block.sign_()
         if counted is not None:
             signs *= counted[packs, None]
-        nonzero = torch.count_nonzero(signs, dim=2)
+        counts[:, packs] = torch.linalg.vector_norm(signs, ord=1, dim=2)
         flat = signs.reshape(rows.n, -1)
-        return (flat @ flat.T).double(), nonzero
+        products = flat @ flat.T
+        with lock:  # whole numbers, exact in whatever order
+            gram.add_(products)
 
-    gram = torch.zeros(rows.n, rows.n, dtype=torch.float64, device=rows.device)
-    counts = []
-    for products, nonzero in rows.map_packs(work):
-        gram += products
-        counts.append(nonzero)
+    rows.map_packs(work)
     masks = torch.from_numpy(rows.masks).to(rows.device)
-    lengths = (torch.cat(counts, dim=1).float() @ masks.float().T).double()
+    lengths = (counts @ masks.float().T).double()
     norms = (lengths * lengths.T).sqrt()
     return torch.where(norms > 0, gram / norms.clamp(min=1), 0.0)
 
