@@ -67,7 +67,7 @@ def test_both_sides_may_differ_on_several_axes():
     (verdict,) = judge(report(), lower={"attack": "a", "strategy": "x"}, than={"strategy": "y"})
     assert verdict.place == {}
     assert verdict.against == {"attack": "a", "strategy": "y"}
-    assert str(verdict).startswith("holds: 0.550") == (verdict.seeds == verdict.of)
+    assert str(verdict).startswith("holds: 0.550")
     (verdict,) = judge(report(), lower={"attack": "a", "strategy": "x"})
     assert verdict.against == {"attack": "b", "strategy": "x"}
 
