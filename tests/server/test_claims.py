@@ -45,7 +45,10 @@ def test_a_claim_is_judged_at_every_place():
     assert (at_x.seeds, at_x.of) == (1, 2)
     assert (at_y.place, at_y.holds, at_y.against) == ({"strategy": "y"}, False, {"attack": "c"})
     assert (at_y.seeds, at_y.of) == (0, 2)
-    assert str(at_x) == "x: holds: 0.550 ± 0.071 against 0.570 ± 0.014 (b); seed by seed in 1 of 2"
+    assert (
+        str(at_x)
+        == "x: holds on average only: 0.550 ± 0.071 against 0.570 ± 0.014 (b); seed by seed in 1 of 2"
+    )
     assert str(at_y).startswith("y: does not hold: 0.700 ± 0.000 against 0.605 ± 0.007 (c)")
 
 
