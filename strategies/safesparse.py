@@ -229,10 +229,11 @@ class SafeSparse(RobustStrategy):
             gamma: neighbours of the signs' clustering as a share of the clients, in (0, 1].
             guard: keep clusters that cannot be a minority's (see `safe_sparse`); False is the paper.
             magnitude_guard: clip updates to so many times their median norm; None is the paper.
-            options: see `RobustStrategy`; `upload` is "topk" by default, `densify` always "contributors".
+            options: see `RobustStrategy`; `upload` is "topk" by default, and `densify` not a choice. With
+                pre-aggregations, which make dense rows, there are no masks left to inspect.
         """
         options.setdefault("upload", "topk")
-        options["densify"] = "contributors"
+        options["densify"] = "zero" if options.get("pre") else "contributors"
         super().__init__(**options)
         _check_parameters(beta, gamma, magnitude_guard)
         self.beta, self.gamma = beta, gamma
