@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, class_counts
 from byzflower.models import MODELS
@@ -168,6 +168,7 @@ def _list() -> None:
         "strategies": STRATEGIES,
         "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
+        "mask attacks": MASK_ATTACKS,
         "datasets": DATASETS,
         "models": MODELS,
     }

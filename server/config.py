@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import ATTACKS, MASK_ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
+from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
 from byzflower.server.root import make_root_upload
@@ -57,7 +58,10 @@ class RunConfig(ClientSettings):
     )
     pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     rounds: int = Field(15, ge=1, description="rounds of training")
-    upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
+    pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
+    densify: Literal["zero", "contributors"] = Field(
+        "zero", description="topk: packs that a client did not send count as 0, or without that client"
+    )
     root_samples: int = Field(
         100, ge=1, description="clean training samples that the server itself holds, for fltrust"
     )
@@ -133,11 +137,18 @@ class RunConfig(ClientSettings):
             *_unknown("dataset", self.dataset, DATASETS),
             *_unknown("model", self.model, MODELS),
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
+            *_unknown("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *_unknown_options(
+                "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
+            ),
             *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
+            *_unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
+        if self.mask_attack != "none" and self.upload != "topk":
+            mistakes.append(f"mask-attack needs upload=topk, got upload={self.upload}")
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
         for name in ("lr_decay_rounds", "embed_rounds"):
@@ -156,6 +167,14 @@ class RunConfig(ClientSettings):
         """Try the attack on as many (tiny) uploads as a full round brings."""
         n = self.clients_per_round
         f = round(n * self.byzantine / self.clients)
+        try:
+            TopK(**self.upload_options)  # type: ignore[arg-type]
+        except ValueError as error:
+            return [f"upload-options: {error}"]
+        try:
+            self.make_mask_attack()
+        except ValueError as error:
+            return [f"mask-attack-options: {error}"]
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
@@ -238,6 +257,8 @@ class RunConfig(ClientSettings):
             pre=self.make_pre(),
             server_lr=self.server_lr,
             upload=self.upload,
+            pack_size=self.pack_size,
+            densify=self.densify,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
             max_round_bytes=self.max_round_bytes,

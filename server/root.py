@@ -20,7 +20,7 @@ def make_root_upload(
     Args:
         settings: those of the run's clients.
         samples: size of its data.
-        upload: "weights" or "gradient".
+        upload: what the clients send; of sparse models the server's own client sends everything.
 
     Returns:
         ``root_upload(server_round, arrays)``; see `FLTrust`. Data is loaded at the first call.
@@ -39,7 +39,10 @@ def make_root_upload(
     own = settings.model_copy(update=alone)
 
     def root_upload(server_round: int, arrays: NDArrays) -> NDArrays:
-        config: dict[str, Scalar] = {"server-round": server_round, "upload": upload}
+        config: dict[str, Scalar] = {
+            "server-round": server_round,
+            "upload": "gradient" if upload == "gradient" else "weights",
+        }
         trained, _, _ = BenignClient(0, own).fit(arrays, config)
         return trained
 

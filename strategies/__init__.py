@@ -20,6 +20,7 @@ from byzflower.strategies.median import Median, median
 from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
 from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
+from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.pre_aggregation import (
     PRE_AGGREGATIONS,
     AdaptiveClip,
@@ -33,6 +34,7 @@ from byzflower.strategies.rbtm import RBTM, rbtm
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.robust_dpfl import RobustDPFL, robust_dpfl
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.safesparse import SafeSparse, safe_sparse
 from byzflower.strategies.sign_guard import SignGuard, sign_guard
 from byzflower.strategies.sign_majority import SignMajority, sign_majority
 from byzflower.strategies.smea import SMEA, smea
@@ -60,6 +62,7 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "rbtm": RBTM,
     "robustdpfl": RobustDPFL,
     "signguard": SignGuard,
+    "safesparse": SafeSparse,
     "signmajority": SignMajority,
     "smea": SMEA,
     "trimmedmean": TrimmedMean,
@@ -94,11 +97,13 @@ __all__ = [
     "MultiKrum",
     "NearestNeighborMixing",
     "NormClipping",
+    "PackedRows",
     "PreAggregation",
     "RobustDPFL",
     "RobustStrategy",
     "RoundRecord",
     "Rows",
+    "SafeSparse",
     "SignGuard",
     "SignMajority",
     "Sparsify",
@@ -125,6 +130,7 @@ __all__ = [
     "norm_clipping",
     "rbtm",
     "robust_dpfl",
+    "safe_sparse",
     "sign_guard",
     "sign_majority",
     "smea",

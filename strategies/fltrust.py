@@ -81,7 +81,7 @@ class FLTrust(RobustStrategy):
         shapes = tuple(np.shape(array) for array in arrays)
         check(shapes == layout.shapes, f"root_upload must return arrays of shapes {layout.shapes}", shapes)
         row = layout.row([np.asarray(array) for array in arrays])
-        if self.upload == "weights":
+        if self.upload != "gradient":
             row = self._global - row
         if not np.isfinite(row).all():
             raise TooFewClients("the root upload is not finite")

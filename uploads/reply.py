@@ -13,6 +13,7 @@ from byzflower.uploads.base import (
     Rejected,
     Rejection,
     Upload,
+    UploadFormat,
     check_num_examples,
 )
 from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_view, records_of
@@ -42,6 +43,12 @@ class Roster:
         self._asked: frozenset[int] | None = None
         self._clients = {node: list(clients) for node, clients in (assignment or {}).items()}
         self._owner = {client: node for node, clients in self._clients.items() for client in clients}
+
+    def forget_absent(self, nodes: Sequence[int]) -> None:
+        """Without an assignment: free the ids of nodes that are gone: they may come back as others."""
+        for node in self._clients.keys() - set(nodes):
+            for client in self._clients.pop(node):
+                del self._owner[client]
 
     def reassign(self, nodes: Sequence[int]) -> None:
         """Give the clients of nodes that are gone to those that have the fewest."""
@@ -148,7 +155,7 @@ class ReplyFault(NamedTuple):
 
 
 def decode_reply(
-    message: Message, kind: type[Upload], layout: Layout, weighted_by_key: str = NUM_EXAMPLES
+    message: Message, kind: UploadFormat, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[Upload | None, list[ReplyFault]]:
     """Decode one untrusted reply.
 
@@ -226,7 +233,7 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 
 
 def _decode_content(
-    content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
+    content: RecordDict, node: int, kind: UploadFormat, layout: Layout, weighted_by_key: str
 ) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
@@ -258,7 +265,7 @@ def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
 
 def collect_uploads(
     replies: Iterable[Message],
-    kind: type[Upload],
+    kind: UploadFormat,
     layout: Layout,
     roster: Roster,
     weighted_by_key: str = NUM_EXAMPLES,
