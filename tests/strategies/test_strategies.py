@@ -134,6 +134,7 @@ def test_a_whole_model_of_equal_rows(name):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_takes_pre_aggregations(name):
-    strategy = make(name, 2, pre=[Clip(1.0)])
+    dense = {"densify": "zero"} if name == "safesparse" else {}  # clipping leaves no gaps to fill
+    strategy = make(name, 2, pre=[Clip(1.0)], **dense)
     assert strategy.pre == (Clip(1.0),)
     assert np.isfinite(one_round(strategy, 100 * honest(12))).all()
