@@ -132,9 +132,8 @@ def test_a_whole_model_of_equal_rows(name):
     assert np.linalg.norm(step) <= np.linalg.norm(np.full(D, 0.5)) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"safesparse"}))  # it looks at masks
 def test_every_strategy_takes_pre_aggregations(name):
-    dense = {"densify": "zero"} if name == "safesparse" else {}  # clipping leaves no gaps to fill
-    strategy = make(name, 2, pre=[Clip(1.0)], **dense)
+    strategy = make(name, 2, pre=[Clip(1.0)])
     assert strategy.pre == (Clip(1.0),)
     assert np.isfinite(one_round(strategy, 100 * honest(12))).all()
