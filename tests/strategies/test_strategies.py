@@ -132,7 +132,7 @@ def test_a_whole_model_of_equal_rows(name):
     assert np.linalg.norm(step) <= np.linalg.norm(np.full(D, 0.5)) * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"safesparse"}))  # it looks at masks
 def test_every_strategy_takes_pre_aggregations(name):
     strategy = make(name, 2, pre=[Clip(1.0)])
     assert strategy.pre == (Clip(1.0),)
