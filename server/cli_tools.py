@@ -202,7 +202,9 @@ def markdown(loaded: Report) -> str:
     for number, panel in enumerate(loaded.panels()):
         for metric in _metrics(loaded):
             table = loaded.table(metric, panel)
-            if metric == recipe.metric or not table.is_empty:
+            if metric != recipe.metric and table.uniform is not None:
+                lines.append(f"{table.title}: {table.uniform} everywhere.\n")
+            elif metric == recipe.metric or not table.is_empty:
                 lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
         for metric in (recipe.metric, *recipe.also):
             lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")

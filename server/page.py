@@ -110,6 +110,9 @@ def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
 
 def _section(report: Report, panel: dict[str, str], metric: str, drawn: bool = True) -> Iterator[str]:
     table = report.table(metric, panel)
+    if metric != report.recipe.metric and table.uniform is not None:
+        yield f"<p>{escape(table.title)}: {table.uniform} everywhere.</p>"
+        return
     yield f"<h2>{escape(table.title)}</h2>{_table(table, report.recipe.rows)}"
     if drawn and (figure := curves(report, panel, metric)) is not None:
         yield f"<figure class='curves'>{to_svg(figure)}</figure>"

@@ -118,6 +118,12 @@ class Table:
         """Whether no entry has a value."""
         return all(entry.value is None for entry in self.entries.values())
 
+    @property
+    def uniform(self) -> str | None:
+        """The one value that every entry has, if there are several entries and they all have it."""
+        values = {entry.value and str(entry.value) for entry in self.entries.values()}
+        return values.pop() if len(values) == 1 and len(self.entries) > 1 else None
+
 
 @dataclass(frozen=True)
 class Report:
@@ -209,8 +215,8 @@ def _mark_best(
     keys: Sequence[tuple[str, str]], entries: dict[tuple[str, str], Entry], less_is_better: bool
 ) -> None:
     means = {key: own.value.mean for key in keys if (own := entries[key]).value is not None}
-    if len(means) < 2:
-        return
+    if len({f"{mean:.3f}" for mean in means.values()}) < 2:
+        return  # nothing to choose from
     best = min(means.values()) if less_is_better else max(means.values())
     for key, mean in means.items():
         if f"{mean:.3f}" == f"{best:.3f}":
