@@ -9,16 +9,20 @@ import numpy as np
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.common import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from numpy.typing import NDArray
 
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
+from byzflower.clients.recommender import RecommenderClient, answer_users
+from byzflower.clients.recommender_settings import RECOMMENDATION, RecommenderSettings
 from byzflower.clients.settings import SETTINGS, ClientSettings
 from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
 ListClients = Callable[[ConfigRecord, Context], list[int]]
+AnswerCohort = Callable[[list[int], dict[str, NDArray[Any]], ConfigRecord, Context, bool], RecordDict | None]
 
 
 def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
@@ -35,7 +39,9 @@ def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
     )
 
 
-def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None) -> ClientApp:
+def cohort_client_app(
+    make_client: MakeClient, hosted: ListClients | None = None, answer_cohort: AnswerCohort | None = None
+) -> ClientApp:
     """Make a ClientApp whose node hosts any number of NumPyClients.
 
     Under a strategy with `num_clients`, a node trains the clients that the server names and answers
@@ -44,8 +50,11 @@ def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None
     Args:
         make_client: makes a client from its logical id, the message's config and the node's context.
         hosted: which clients a message is for, instead of the rule above.
+        answer_cohort: answers for several clients at once; where it returns None, as by default, they
+            train one after the other.
     """
     hosted = hosted or _asked_or_own
+    answer_cohort = answer_cohort or (lambda *asked: None)
 
     # Flower answers legacy messages itself; a mod in front of it answers the others.
     def answer(message: Message, context: Context, call_next: Any) -> Message:
@@ -54,7 +63,7 @@ def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None
             return reply
         if message.metadata.message_type.startswith(MessageType.QUERY):
             return Message(_exchange_state(message, context), reply_to=message)
-        return Message(_answer(message, context, make_client, hosted), reply_to=message)
+        return Message(_answer(message, context, make_client, hosted, answer_cohort), reply_to=message)
 
     def client_fn(context: Context) -> Client:
         client = make_client(_partition(context), ConfigRecord(), context)
@@ -72,8 +81,12 @@ def _partition(context: Context) -> int:
     return int(context.node_config.get("partition-id", 0))
 
 
-def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
+def make_client(
+    client_id: int, settings: ClientSettings | RecommenderSettings, state: RecordDict
+) -> NumPyClient:
     """Make the honest or Byzantine client with this id."""
+    if isinstance(settings, RecommenderSettings):
+        return RecommenderClient(client_id, settings, state)
     attack = settings.make_attack()
     if attack is None or client_id not in settings.byzantine_ids():
         return BenignClient(client_id, settings, state)
@@ -93,19 +106,43 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
     return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
 
 
-def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
+def _answer_users(
+    clients: list[int],
+    arrays: dict[str, NDArray[Any]],
+    config: ConfigRecord,
+    context: Context,
+    training: bool,
+) -> RecordDict | None:
+    """Let a recommender's users work all at once."""
+    settings = _settings(config, context)
+    if not isinstance(settings, RecommenderSettings):
+        return None
+    return answer_users(clients, settings, context.state, arrays, int(config["server-round"]), training)
+
+
+def _settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
     """A run's settings: from the server's message, else from the run config."""
     if SETTINGS in config:
         return _parse_settings(str(config[SETTINGS]))
+    if context.run_config.get("task") == RECOMMENDATION:
+        return RecommenderSettings.from_run_config(context.run_config)
     return ClientSettings.from_run_config(context.run_config)
 
 
 @lru_cache(maxsize=8)
-def _parse_settings(text: str) -> ClientSettings:
-    return ClientSettings(**json.loads(text))
+def _parse_settings(text: str) -> ClientSettings | RecommenderSettings:
+    settings = json.loads(text)
+    recommends = settings.get("task") == RECOMMENDATION
+    return RecommenderSettings(**settings) if recommends else ClientSettings(**settings)
 
 
-def _answer(message: Message, context: Context, make: MakeClient, clients_of: ListClients) -> RecordDict:
+def _answer(
+    message: Message,
+    context: Context,
+    make: MakeClient,
+    clients_of: ListClients,
+    answer_cohort: AnswerCohort,
+) -> RecordDict:
     arrays = next(iter(records_of(message.content, ArrayRecord).values()))
     config = next(iter(records_of(message.content, ConfigRecord).values()), ConfigRecord())
     names, parameters = list(arrays), [array_view(array) for array in arrays.values()]
@@ -120,6 +157,9 @@ def _answer(message: Message, context: Context, make: MakeClient, clients_of: Li
         if training:
             return fit_one(client, names, parameters, config, asked)
         return evaluate_one(client, parameters, config, asked)
+    reply = answer_cohort(clients, dict(zip(names, parameters, strict=True)), config, context, training)
+    if reply is not None:
+        return reply
     if training:
         return fit_cohort(clients, factory, names, parameters, config)
     return evaluate_cohort(clients, factory, parameters, config)
@@ -136,4 +176,5 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
 app = cohort_client_app(
     lambda client, config, context: make_client(client, _settings(config, context), context.state),
     hosted_clients,
+    _answer_users,
 )

@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
-from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
+from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, parse_options
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
@@ -44,31 +44,16 @@ _EXECUTION = frozenset(
 _NOT_OPTIONS = frozenset({"input_shape", "num_classes"})
 
 
-class RunConfig(ClientSettings):
-    """Everything that determines a run. Field names, in kebab-case, are the options everywhere."""
+class CommonConfig(RunSettings):
+    """What every run has, whatever is learned: a rule, rounds, and where and how it is computed."""
 
     strategy: str = Field("multikrum", description="aggregation rule (see --list)")
     strategy_options: dict[str, OptionValue] = Field(
         {}, description="the rule's parameters; num_byzantine defaults to --byzantine"
     )
-    pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     rounds: int = Field(15, ge=1, description="rounds of training")
-    upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
-    server_lr: float = Field(1.0, gt=0, description="server step size")
-    lr_decay_rounds: tuple[int, ...] = Field(
-        (), description="rounds after which the server step size decays, as 75,90"
-    )
-    lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
-    fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
-    eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
-    evaluate_clients: bool = Field(False, description="let the clients evaluate too")
+    eval_every: int = Field(1, ge=1, description="evaluate every so many rounds")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
-    max_client_weight: float | None = Field(
-        None, gt=0, le=1, description="cap on a client's share of the weights"
-    )
-    diagnostics: bool = Field(
-        False, description="record every round how the attack lies among the benign updates"
-    )
     engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
     clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
@@ -81,18 +66,89 @@ class RunConfig(ClientSettings):
     out: str = Field("runs", description="folder for results")
     name: str = Field("", description="name of the run; default from data set, attack and strategy")
 
+    metrics: ClassVar[tuple[str, ...]]
+    """Scores that are recorded; the first is the one that runs are compared by."""
+
     @field_validator("strategy_options", mode="before")
     @classmethod
     def _parse_strategy_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
+
+    @model_validator(mode="after")
+    def _one_way_to_say_nodes(self) -> Self:
+        if self.nodes and self.clients_per_node:
+            raise ValueError("give either nodes or clients-per-node, not both")
+        return self
+
+    # -- names -------------------------------------------------------------------------------------
+
+    def config_hash(self) -> str:
+        """Hash of everything that results depend on, but the seed."""
+        content = {k: v for k, v in self.model_dump().items() if k not in _EXECUTION | {"seed"}}
+        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5)
+        return str(digest.hexdigest())
+
+    def run_name(self) -> str:
+        """The run's name: given, or data set, attack and strategy."""
+        return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
+
+    def folder(self) -> Path:
+        """Where the run's results are: ``<out>/<name>/<config hash>-<seed>``."""
+        return Path(self.out) / self.run_name() / f"{self.config_hash()}-{self.seed}"
+
+    # -- making ------------------------------------------------------------------------------------
+
+    @classmethod
+    def make(cls, options: Mapping[str, Any]) -> Self:
+        """Make a configuration of named options.
+
+        Raises:
+            ConfigError: one line per mistake, naming the option.
+        """
+        unknown = [
+            unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
+        ]
+        if unknown:
+            raise ConfigError("\n".join(unknown))
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_readable(e) for e in error.errors())) from None
+
+    @classmethod
+    def from_flower(cls, run_config: Mapping[str, Any]) -> Self:
+        """Make a configuration of a Flower run config (kebab-case keys)."""
+        return cls.make({key.replace("-", "_"): value for key, value in run_config.items()})
+
+
+class RunConfig(ClientSettings, CommonConfig):
+    """Everything that determines a run. Field names, in kebab-case, are the options everywhere."""
+
+    metrics = ("accuracy", "top5", "loss")
+
+    pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
+    upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
+    server_lr: float = Field(1.0, gt=0, description="server step size")
+    lr_decay_rounds: tuple[int, ...] = Field(
+        (), description="rounds after which the server step size decays, as 75,90"
+    )
+    lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
+    fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
+    evaluate_clients: bool = Field(False, description="let the clients evaluate too")
+    max_client_weight: float | None = Field(
+        None, gt=0, le=1, description="cap on a client's share of the weights"
+    )
+    diagnostics: bool = Field(
+        False, description="record every round how the attack lies among the benign updates"
+    )
 
     @field_validator("pre")
     @classmethod
     def _check_pre(cls, value: str) -> str:
         faults: list[str] = []
         for name, options in parse_calls(value):
-            faults += _unknown("pre-aggregation", name, PRE_AGGREGATIONS)
-            faults += _unknown_options(name, PRE_AGGREGATIONS.get(name), options)
+            faults += unknown_name("pre-aggregation", name, PRE_AGGREGATIONS)
+            faults += unknown_options(name, PRE_AGGREGATIONS.get(name), options)
         if faults:
             raise ValueError("; ".join(faults))
         return value
@@ -112,21 +168,19 @@ class RunConfig(ClientSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         mistakes = [
-            *_unknown("dataset", self.dataset, DATASETS),
-            *_unknown("model", self.model, MODELS),
-            *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
-            *_unknown("strategy", self.strategy, STRATEGIES),
-            *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
-            *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
-            *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
+            *unknown_name("dataset", self.dataset, DATASETS),
+            *unknown_name("model", self.model, MODELS),
+            *unknown_name("attack", self.attack, {**ATTACKS, "none": None}),
+            *unknown_name("strategy", self.strategy, STRATEGIES),
+            *unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *unknown_options("model-options", MODELS.get(self.model), self.model_options),
+            *unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
         steps = self.lr_decay_rounds
         if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
             mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
-        if self.nodes and self.clients_per_node:
-            mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
             mistakes += [*self._attack_faults(), *self._rule_faults()]
         if mistakes:
@@ -224,46 +278,6 @@ class RunConfig(ClientSettings):
         """The part that clients get to see."""
         return ClientSettings(**{name: getattr(self, name) for name in ClientSettings.model_fields})
 
-    # -- names -------------------------------------------------------------------------------------
-
-    def config_hash(self) -> str:
-        """Hash of everything that results depend on, but the seed."""
-        content = {k: v for k, v in self.model_dump().items() if k not in _EXECUTION | {"seed"}}
-        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5)
-        return str(digest.hexdigest())
-
-    def run_name(self) -> str:
-        """The run's name: given, or data set, attack and strategy."""
-        return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
-
-    def folder(self) -> Path:
-        """Where the run's results are: ``<out>/<name>/<config hash>-<seed>``."""
-        return Path(self.out) / self.run_name() / f"{self.config_hash()}-{self.seed}"
-
-    # -- making ------------------------------------------------------------------------------------
-
-    @classmethod
-    def make(cls, options: Mapping[str, Any]) -> Self:
-        """Make a configuration of named options.
-
-        Raises:
-            ConfigError: one line per mistake, naming the option.
-        """
-        unknown = [
-            unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
-        ]
-        if unknown:
-            raise ConfigError("\n".join(unknown))
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise ConfigError("\n".join(_readable(e) for e in error.errors())) from None
-
-    @classmethod
-    def from_flower(cls, run_config: Mapping[str, Any]) -> Self:
-        """Make a configuration of a Flower run config (kebab-case keys)."""
-        return cls.make({key.replace("-", "_"): value for key, value in run_config.items()})
-
 
 def parse_calls(text: str) -> list[tuple[str, dict[str, OptionValue]]]:
     """Parse "bucketing(s=2), nnm" into names and options.
@@ -288,7 +302,8 @@ def _readable(error: Any) -> str:
     return f"{where.replace('_', '-')}: {message} (got {error['input']!r:.60})"
 
 
-def _unknown(option: str, name: str, registry: Collection[str]) -> list[str]:
+def unknown_name(option: str, name: str, registry: Collection[str]) -> list[str]:
+    """The mistake of a name that is not there, if it is one."""
     return [] if name in registry else [unknown_text(option, name, registry)]
 
 
@@ -299,7 +314,7 @@ def unknown_text(what: str, name: str, registry: Collection[str]) -> str:
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
 
 
-def _unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:
+def unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:
     """Parameters that the attack or rule does not have, or that have another type."""
     if owner is None:
         return [f"{option}: there is nothing to give {', '.join(given)} to"] if given else []

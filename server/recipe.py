@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from byzflower.server.config import ConfigError, RunConfig, unknown_text
+from byzflower.server.config import ConfigError, unknown_text
+from byzflower.server.tasks import Config, make_config
 
 SEED = "seed"
 Scale = Literal["full", "quick"]
@@ -69,7 +70,7 @@ class Cell(NamedTuple):
     """One run of a recipe: its label on every axis, and its configuration."""
 
     labels: dict[str, str]
-    config: RunConfig
+    config: Config
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> P
         for _, own in combination:
             options.update(own)
         try:
-            config = RunConfig.make({key.replace("-", "_"): value for key, value in options.items()})
+            config = make_config({key.replace("-", "_"): value for key, value in options.items()})
         except ConfigError as error:
             for line in str(error).splitlines():
                 faults.setdefault(line, []).append(", ".join(f"{k}={v}" for k, v in labels.items()))

@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.config import ConfigError
 from byzflower.server.recipe import SEED, Cell, Plan, Recipe, Scale, load_plan
 from byzflower.server.runner import ERROR_FILE
+from byzflower.server.tasks import Config, make_config
 
 RECIPE_FILE = "recipe.toml"
 _LESS_IS_BETTER = frozenset({"loss", "quarantined", "skipped", "seconds a round", "MB up", "MB down"})
@@ -29,7 +30,7 @@ class Run:
     """
 
     labels: dict[str, str]
-    config: RunConfig
+    config: Config
     result: dict[str, Any] | None
     error: str = ""
 
@@ -211,14 +212,14 @@ def _grid_report(folder: Path) -> Report:
     return Report(name, plan.recipe, plan.axes, runs, plan.note)
 
 
-def _read_run(folder: Path) -> tuple[RunConfig, dict[str, Any] | None, str]:
+def _read_run(folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
     import tomllib
 
-    config = RunConfig.make(tomllib.loads((folder / "config.toml").read_text()))
+    config = make_config(tomllib.loads((folder / "config.toml").read_text()))
     return config, *_outcome(folder)
 
 
-def _loose_report(name: str, runs: Sequence[tuple[RunConfig, dict[str, Any] | None, str]]) -> Report:
+def _loose_report(name: str, runs: Sequence[tuple[Config, dict[str, Any] | None, str]]) -> Report:
     """Lay out single runs by attack and strategy, and by whatever else differs between them."""
     dumps = [{k: str(v) for k, v in config.model_dump().items()} for config, _, _ in runs]
     ignored = {"out", "name", "engine", "nodes", "clients_per_node", "attack", "strategy", SEED}
