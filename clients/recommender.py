@@ -35,7 +35,9 @@ def _profiles(dataset: str, data: str, seed: int, users: tuple[int, ...]) -> Pro
     """The pairs of users of the data set: a negative item for each positive one, drawn once."""
     feedback = load_feedback(dataset, data)
     positives = [feedback.of(user) for user in users]
-    return Profiles.of(positives, [_negatives(feedback, own, seed, u) for u, own in zip(users, positives)])
+    return Profiles.of(
+        positives, [_negatives(feedback, own, seed, u) for u, own in zip(users, positives, strict=True)]
+    )
 
 
 def _negatives(feedback: Feedback, positives: Indices, seed: int, user: int) -> Indices:

@@ -221,7 +221,7 @@ def load_ml1m_split(data: str) -> Feedback:
 
 
 def load_steam_split(data: str) -> Feedback:
-    """Steam-200K as split for FedRecAttack and Spattack: 3,753 users, 5,134 item ids, 114,713 interactions."""
+    """Steam-200K as split for FedRecAttack and Spattack: 3,753 users, 5,134 items, 114,713 interactions."""
     return _ready_made("steam", data)
 
 

@@ -40,7 +40,17 @@ summary { cursor: pointer; }
 """
 
 # What else is shown below the recipe's own metric, where there are numbers of it.
-OTHER_METRICS = ("precision", "recall", "kept", "quarantined", "MB up", "seconds a round")
+OTHER_METRICS = (
+    "HR@5",
+    "nDCG@5",
+    "nDCG@10",
+    "precision",
+    "recall",
+    "kept",
+    "quarantined",
+    "MB up",
+    "seconds a round",
+)
 
 
 def to_html(report: Report) -> str:
@@ -87,7 +97,7 @@ def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
         yield f"<figure>{to_svg(figure)}</figure>"
     others = [table for metric in OTHER_METRICS if not (table := report.table(metric, panel)).is_empty]
     if others:
-        yield "<details><summary>Detection, traffic and time</summary>"
+        yield "<details><summary>Other scores, detection, traffic and time</summary>"
         for table in others:
             yield f"<h2>{escape(table.title)}</h2>{_table(table, report.recipe.rows)}"
         yield "</details>"

@@ -50,6 +50,7 @@ class Recipe(_Strict):
             of several options with a ``label``.
         exclude: combinations (axis -> label) that are left out, each with a ``why``.
         paper: the paper's own numbers: axis -> label, and the metric's value.
+        tolerance: how far from the paper's number counts as reproduced; 0 to pass no verdict.
         quick: the same job in minutes on two cores.
     """
 
@@ -63,6 +64,7 @@ class Recipe(_Strict):
     cross: dict[str, list[Value | dict[str, Value]]]
     exclude: list[dict[str, Value]] = []
     paper: list[dict[str, Value]] = []
+    tolerance: float = 0.0
     quick: ScaleSettings | None = None
 
 

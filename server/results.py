@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,17 +61,27 @@ class Entry:
         best: whether it is the best of its row.
         paper: the paper's value, if known.
         missing: what is there instead of a value.
+        tolerance: how far from the paper's value still agrees with it; 0 to pass no verdict.
     """
 
     value: Statistic | None
     best: bool = False
     paper: float | None = None
     missing: str = "-"
+    tolerance: float = 0.0
 
     @property
     def difference(self) -> float | None:
         """Ours minus the paper's."""
         return None if self.value is None or self.paper is None else self.value.mean - self.paper
+
+    @property
+    def verdict(self) -> str:
+        """Whether ours agrees with the paper's, in words; empty where there is nothing to judge."""
+        if self.difference is None or not self.tolerance:
+            return ""
+        within = abs(self.difference) <= self.tolerance + 1e-9
+        return f"{'within' if within else 'beyond'} {self.tolerance:g}"
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ class Report:
         ]
         paper = self._paper(labels) if metric == self.recipe.metric else None
         if values:
-            return Entry(Statistic.of(values), paper=paper)
+            return Entry(Statistic.of(values), paper=paper, tolerance=self.recipe.tolerance)
         waiting = any(run.result is None for run in runs)
         missing = "failed" if any(run.error for run in runs) else "…" if waiting else "-"
         return Entry(None, paper=paper, missing=missing)
@@ -175,7 +185,7 @@ def _mark_best(
     for key, mean in means.items():
         if f"{mean:.3f}" == f"{best:.3f}":
             own = entries[key]
-            entries[key] = Entry(own.value, True, own.paper, own.missing)
+            entries[key] = replace(own, best=True)
 
 
 def load_report(folder: Path) -> Report:

@@ -21,7 +21,7 @@ class ProfileFlip(ProfileAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class FedAttack(ProfileAttack):
-    """FedAttack: the items most like the fake user as negatives, the most unlike as positives (Wu et al., 2022)."""
+    """FedAttack: a fake user's likeliest items as negatives, unlikeliest as positives (Wu et al., 2022)."""
 
     def poison(
         self, positives: Indices, negatives: Indices, user: torch.Tensor, table: torch.Tensor

@@ -9,7 +9,7 @@ from byzflower.attacks.items.base import CraftedRows, ItemAttack, ItemView, touc
 
 @dataclass(frozen=True, kw_only=True)
 class ItemGaussian(ItemAttack):
-    """Gaussian, per item: rows drawn from the normal distribution fitted to the benign ones (Fang et al., 2020)."""
+    """Gaussian, per item: rows from the normal distribution fitted to the benign ones (Fang et al., 2020)."""
 
     def craft(self, view: ItemView) -> CraftedRows:
         """Draw a row for each attacker and item."""

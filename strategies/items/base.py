@@ -74,7 +74,7 @@ class ItemStrategy(RobustStrategy):
         self.server_optimizer = options.pop("server_optimizer", "sgd")
         for name in ("pre", "upload", "device"):
             check(name not in options, f"item strategies take no {name}", options.get(name))
-        super().__init__(upload="gradient", **options)
+        super().__init__(**{**options, "upload": "gradient"})  # type: ignore[misc]
         check(
             self.server_optimizer in ("sgd", "adam"),
             "server_optimizer must be sgd or adam",

@@ -133,22 +133,15 @@ class ItemRows:
             out[part] = values.square_().sum(dim=1)
         return out
 
-    def batches(self, fewest: int = 1, scalars_per_row: int | None = None) -> Iterator[Batch]:
-        """The items with at least `fewest` rows, those with equally many together, few enough at a time.
-
-        Args:
-            fewest: of the rows.
-            scalars_per_row: memory that the caller needs for a row of an item, default d.
-        """
+    def batches(self) -> Iterator[Batch]:
+        """All items, those with equally many rows together, but few enough at a time for any memory."""
         by_count = torch.sort(self.counts, stable=True)
         sizes, numbers = torch.unique_consecutive(by_count.values, return_counts=True)
         start = 0
         for count, number in zip(sizes.tolist(), numbers.tolist(), strict=True):
             places = by_count.indices[start : start + number]
             start += number
-            if count < fewest:
-                continue
-            for chunk in places.split(max(1, _BATCH_SCALARS // (count * (scalars_per_row or self.d)))):
+            for chunk in torch.split(places, max(1, _BATCH_SCALARS // (count * self.d))):  # type: ignore[no-untyped-call]
                 within = self.splits[chunk] + torch.arange(count)[:, None]
                 yield Batch(chunk, self.order[within])
 
