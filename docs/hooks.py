@@ -4,9 +4,16 @@ import inspect
 from typing import Any
 
 from byzflower.attacks import ATTACKS
+from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.strategies import STRATEGIES
+from byzflower.strategies.items import ITEM_STRATEGIES
 
-_MARKERS = {"<!-- rules -->": STRATEGIES, "<!-- attacks -->": ATTACKS}
+_MARKERS = {
+    "<!-- rules -->": STRATEGIES,
+    "<!-- attacks -->": ATTACKS,
+    "<!-- item rules -->": ITEM_STRATEGIES,
+    "<!-- item attacks -->": ITEM_ATTACKS,
+}
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:

@@ -74,7 +74,8 @@ class ItemStrategy(RobustStrategy):
         self.server_optimizer = options.pop("server_optimizer", "sgd")
         for name in ("pre", "upload", "device"):
             check(name not in options, f"item strategies take no {name}", options.get(name))
-        super().__init__(**{**options, "upload": "gradient"})  # type: ignore[misc]
+        gradients: dict[str, Any] = {**options, "upload": "gradient"}
+        super().__init__(**gradients)
         check(
             self.server_optimizer in ("sgd", "adam"),
             "server_optimizer must be sgd or adam",

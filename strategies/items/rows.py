@@ -141,7 +141,7 @@ class ItemRows:
         for count, number in zip(sizes.tolist(), numbers.tolist(), strict=True):
             places = by_count.indices[start : start + number]
             start += number
-            for chunk in torch.split(places, max(1, _BATCH_SCALARS // (count * self.d))):  # type: ignore[no-untyped-call]
+            for chunk in torch.split(places, max(1, _BATCH_SCALARS // (count * self.d))):
                 within = self.splits[chunk] + torch.arange(count)[:, None]
                 yield Batch(chunk, self.order[within])
 
