@@ -70,20 +70,19 @@ def select_rows(
         convention: see `neighbours`; "spattack" adds distances, "standard" squared ones.
         choose: from (b, c) scores of b items with c rows each and c, the (b, s) rows to average.
     """
-    out = torch.empty(len(rows), rows.d)
-    fallback = 0
-    for places, which in rows.batches():
-        count = len(which)
+
+    def select(values: torch.Tensor) -> torch.Tensor:
+        count, number, _ = values.shape
         near = neighbours(count, num_byzantine, convention)
-        values = rows.values[which]  # (c, b, d)
         if near == 0:
-            fallback += len(places)
-            out[places] = column_median(Rows.of(values.view(count, -1))).view(-1, rows.d)
-            continue
+            return column_median(Rows.of(values.flatten(1))).view(number, -1)
         scores = item_scores(values.transpose(0, 1), near, squared=convention == "standard")
-        chosen = choose(scores, count).T  # (s, b)
-        out[places] = values[chosen, torch.arange(len(places))].mean(dim=0)
-    return ItemResult(out, {FALLBACK: float(fallback)})
+        chosen = choose(scores, count).T
+        return values[chosen, torch.arange(number)].mean(dim=0)
+
+    sizes, numbers = (x.tolist() for x in rows.counts.unique(return_counts=True))
+    few = sum(k for c, k in zip(sizes, numbers, strict=True) if neighbours(c, num_byzantine, convention) == 0)
+    return ItemResult(rows.map(select), {FALLBACK: float(few)})
 
 
 class ItemKrum(BoundedItemStrategy):

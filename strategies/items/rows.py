@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from byzflower.strategies.rows import Rows
+from byzflower.threads import map_blocks
 
 # Scalars in a batch: what is made of the rows at a time, however many there are.
-_BATCH_SCALARS = 1 << 22
+_BATCH_SCALARS = 1 << 19
 
 
 def view_of(array: NDArray[np.floating]) -> torch.Tensor:
@@ -145,14 +146,28 @@ class ItemRows:
                 within = self.splits[chunk] + torch.arange(count)[:, None]
                 yield Batch(chunk, self.order[within])
 
+    def map(self, work: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Call `work` with the (c, b, d) rows of every batch of items, on all cores.
+
+        Args:
+            work: returns the (b, d) aggregates; called from several threads.
+
+        Returns:
+            (k, d) aggregates of all items.
+        """
+        out = torch.empty(len(self), self.d)
+        batches = list(self.batches())
+
+        def apply(block: slice) -> None:
+            for places, rows in batches[block]:
+                out[places] = work(self.values[rows])
+
+        map_blocks(apply, len(batches), 1)
+        return out
+
     def columnwise(self, rule: Callable[[Rows], torch.Tensor]) -> torch.Tensor:
         """Apply a coordinate-wise rule for matrices to every item: (k, d).
 
         Items with c rows each are one matrix of c rows and b x d columns to it.
         """
-        out = torch.empty(len(self), self.d)
-        for places, rows in self.batches():
-            count, number = rows.shape
-            matrix = self.values[rows].view(count, number * self.d)
-            out[places] = rule(Rows.of(matrix)).view(number, self.d)
-        return out
+        return self.map(lambda rows: rule(Rows.of(rows.flatten(1))).view(-1, self.d))
