@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from byzflower.strategies.columns import column_median
@@ -80,8 +81,12 @@ def select_rows(
         chosen = choose(scores, count).T
         return values[chosen, torch.arange(number)].mean(dim=0)
 
-    sizes, numbers = (x.tolist() for x in rows.counts.unique(return_counts=True))
-    few = sum(k for c, k in zip(sizes, numbers, strict=True) if neighbours(c, num_byzantine, convention) == 0)
+    sizes, numbers = np.unique(rows.counts.numpy(), return_counts=True)
+    few = sum(
+        k
+        for c, k in zip(sizes.tolist(), numbers.tolist(), strict=True)
+        if neighbours(c, num_byzantine, convention) == 0
+    )
     return ItemResult(rows.map(select), {FALLBACK: float(few)})
 
 
