@@ -4,5 +4,13 @@ from byzflower.clients.app import cohort_client_app, numpy_client_app
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.settings import ClientSettings
+from byzflower.clients.sparse import TopKClient
 
-__all__ = ["BenignClient", "ByzantineClient", "ClientSettings", "cohort_client_app", "numpy_client_app"]
+__all__ = [
+    "BenignClient",
+    "ByzantineClient",
+    "ClientSettings",
+    "TopKClient",
+    "cohort_client_app",
+    "numpy_client_app",
+]

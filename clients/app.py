@@ -17,10 +17,13 @@ from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, 
 from byzflower.clients.recommender import RecommenderClient, answer_users
 from byzflower.clients.recommender_settings import RECOMMENDATION, RecommenderSettings
 from byzflower.clients.settings import SETTINGS, ClientSettings
+from byzflower.clients.sparse import TopKClient
 from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
+# What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.
+_NODE_SETTINGS = {"attack": "attack", "attack-options": "attack_options", "data": "data"}
 ListClients = Callable[[ConfigRecord, Context], list[int]]
 AnswerCohort = Callable[[list[int], dict[str, NDArray[Any]], ConfigRecord, Context, bool], RecordDict | None]
 
@@ -82,15 +85,45 @@ def _partition(context: Context) -> int:
 
 
 def make_client(
-    client_id: int, settings: ClientSettings | RecommenderSettings, state: RecordDict
+    client_id: int,
+    settings: ClientSettings,
+    state: RecordDict,
+    byzantine: bool | None = None,
+    server_round: int = 0,
 ) -> NumPyClient:
-    """Make the honest or Byzantine client with this id."""
-    if isinstance(settings, RecommenderSettings):
-        return RecommenderClient(client_id, settings, state)
+    """Make the client with this id: Byzantine if it is told to be, or, untold, if the settings say so.
+
+    Its upload is sparse if the settings say so. Where an attack chooses the masks, the adversary does, and
+    Byzantine clients send everything.
+    """
     attack = settings.make_attack()
-    if attack is None or client_id not in settings.byzantine_ids():
-        return BenignClient(client_id, settings, state)
-    return ByzantineClient(client_id, settings, attack, state)
+    chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
+    client = BenignClient(client_id, settings, state)
+    if chosen and attack is not None:
+        client = ByzantineClient(client_id, settings, attack, state)
+    if settings.upload != "topk":
+        return client
+    options: dict[str, Any] = dict(settings.upload_options)
+    masks = settings.make_mask_attack()
+    if chosen and masks is not None and masks.active(server_round):
+        options["ratio"] = 1.0
+    return TopKClient(client, **options, state=state, client_id=client_id)
+
+
+def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
+    """Make a client as the server's settings say, except for what its own node was started with."""
+    settings = _node_settings(config, context)
+    if isinstance(settings, RecommenderSettings):
+        return RecommenderClient(client_id, settings, context.state)
+    byzantine = context.node_config.get("byzantine")
+    chosen = None if byzantine is None else bool(byzantine)
+    return make_client(client_id, settings, context.state, chosen, _round_of(config))
+
+
+def _node_settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
+    own, settings = context.node_config, _settings(config, context)
+    changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
+    return type(settings)(**{**settings.model_dump(), **changes}) if changes else settings
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -114,10 +147,10 @@ def _answer_users(
     training: bool,
 ) -> RecordDict | None:
     """Let a recommender's users work all at once."""
-    settings = _settings(config, context)
+    settings = _node_settings(config, context)
     if not isinstance(settings, RecommenderSettings):
         return None
-    return answer_users(clients, settings, context.state, arrays, int(config["server-round"]), training)
+    return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
 
 
 def _settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
@@ -127,6 +160,11 @@ def _settings(config: ConfigRecord, context: Context) -> ClientSettings | Recomm
     if context.run_config.get("task") == RECOMMENDATION:
         return RecommenderSettings.from_run_config(context.run_config)
     return ClientSettings.from_run_config(context.run_config)
+
+
+def _round_of(config: ConfigRecord) -> int:
+    server_round = config.get("server-round", 0)
+    return server_round if isinstance(server_round, int) else 0
 
 
 @lru_cache(maxsize=8)
@@ -173,8 +211,4 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
     return RecordDict() if sent else RecordDict({**records_of(context.state, ArrayRecord)})
 
 
-app = cohort_client_app(
-    lambda client, config, context: make_client(client, _settings(config, context), context.state),
-    hosted_clients,
-    _answer_users,
-)
+app = cohort_client_app(_node_client, hosted_clients, _answer_users)

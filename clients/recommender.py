@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.client import NumPyClient
-from flwr.common import ArrayRecord, MetricRecord, RecordDict
+from flwr.common import ArrayRecord, MetricRecord, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.attacks.items import ProfileAttack
@@ -16,7 +16,7 @@ from byzflower.datasets.recsys import Feedback, load_feedback
 from byzflower.models.profiles import Profiles
 from byzflower.randomness import numpy_generator
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
-from byzflower.uploads.flower_compat import array_record, array_view
+from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.items import ItemUpload, join
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import encode_upload
@@ -153,17 +153,19 @@ def _embeddings(
     users: Sequence[int], settings: RecommenderSettings, state: RecordDict
 ) -> NDArray[np.float32]:
     """The users' embeddings as they left them, (k, d)."""
-    kept = state.get(USERS, ArrayRecord())
+    kept = _kept(state)
     model, seed = settings.make_model(), settings.seed
     return np.stack([array_view(kept[str(u)]) if str(u) in kept else model.user(seed, u) for u in users])
 
 
 def _keep(users: Sequence[int], embeddings: NDArray[np.float32], state: RecordDict) -> None:
-    own = array_record({str(user): row for user, row in zip(users, embeddings, strict=True)})
-    if USERS in state:
-        state[USERS].update(own)
-    else:
-        state[USERS] = own
+    kept = _kept(state)
+    kept.update(array_record({str(user): row for user, row in zip(users, embeddings, strict=True)}))
+    state[USERS] = kept
+
+
+def _kept(state: RecordDict) -> ArrayRecord:
+    return records_of(state, ArrayRecord).get(USERS, ArrayRecord())
 
 
 def _private(upload: ItemUpload, settings: RecommenderSettings, server_round: int) -> ItemUpload:
@@ -252,7 +254,7 @@ class RecommenderClient(NumPyClient):
 
     def evaluate(
         self, parameters: list[NDArray[Any]], config: Mapping[str, Any]
-    ) -> tuple[float, int, dict[str, float]]:
+    ) -> tuple[float, int, dict[str, Scalar]]:
         """Rank the held-out item; a user that has none says so by 0 examples."""
         scored = score_users([self.user], self.settings, self.state, parameters)
         metrics = scored.get(self.user, {"loss": 0.0})

@@ -46,6 +46,11 @@ class RecommenderSettings(RunSettings):
         """The data set, kept by the process."""
         return load_feedback(self.dataset, self.data)
 
+    @property
+    def clients_remember(self) -> bool:
+        """Users keep their embeddings."""
+        return True
+
     def num_byzantine(self) -> int:
         """How many made-up users there are; none without an attack."""
         if self.attack == "none":
@@ -66,6 +71,11 @@ class RecommenderSettings(RunSettings):
     def make_attack(self) -> Attack | None:
         """The attack with its parameters, or None."""
         return None if self.attack == "none" else ITEM_ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
+
+    def attacked(self, server_round: int) -> bool:
+        """Whether the made-up users do anything in a round."""
+        attack = self.make_attack()
+        return attack is not None and attack.active(server_round)
 
     def make_model(self) -> Recommender:
         """The model with its parameters."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from byzflower.attacks import ATTACKS, Attack
+from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
 from byzflower.datasets import Dataset, load_dataset, make_partition, partition_natural
 from byzflower.randomness import numpy_generator
 
@@ -82,6 +82,10 @@ class ClientSettings(RunSettings):
     byzantine_set: Literal["first", "random"] = Field(
         "first", description="which are Byzantine: the first ids, or a seeded random set"
     )
+    mask_attack: str = Field(
+        "none", description="topk: how Byzantine clients choose packs (see --list), or none for honestly"
+    )
+    mask_attack_options: dict[str, OptionValue] = Field({}, description="the mask attack's parameters")
     partition: Literal["iid", "dirichlet", "shards", "natural"] = Field(
         "iid", description="split of the data"
     )
@@ -97,6 +101,10 @@ class ClientSettings(RunSettings):
     epochs: int = Field(2, ge=1, description="local epochs a round")
     batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
     batch_size: int = Field(16, ge=1, description="local batch size")
+    upload: Literal["weights", "gradient", "topk"] = Field("weights", description="what clients send")
+    upload_options: dict[str, OptionValue] = Field(
+        {}, description="of topk: ratio, importance (update or parameter), residual, half"
+    )
     local_momentum: float = Field(
         0.0,
         ge=0,
@@ -104,9 +112,19 @@ class ClientSettings(RunSettings):
         description="beta of the clients' own momentum m = (1-beta) g + beta m, which they upload",
     )
 
+    @field_validator("mask_attack_options", "upload_options", mode="before")
+    @classmethod
+    def _parse_more_options(cls, value: object) -> dict[str, OptionValue]:
+        return parse_options(value)
+
+    @property
+    def clients_remember(self) -> bool:
+        """Whether clients keep something from round to round, which must be saved with the model."""
+        return self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""
-        if self.attack == "none":
+        if self.attack == self.mask_attack == "none":
             return frozenset()
         if self.byzantine_set == "first":
             return frozenset(range(self.byzantine))
@@ -118,6 +136,17 @@ class ClientSettings(RunSettings):
     def make_attack(self) -> Attack | None:
         """The attack with its parameters, or None."""
         return None if self.attack == "none" else ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
+
+    def make_mask_attack(self) -> MaskAttack | None:
+        """The attack on masks with its parameters, or None."""
+        if self.mask_attack == "none":
+            return None
+        return MASK_ATTACKS[self.mask_attack](**self.mask_attack_options)  # type: ignore[arg-type]
+
+    def attacked(self, server_round: int) -> bool:
+        """Whether the Byzantine clients do anything in a round that honest ones would not."""
+        attacks = (self.make_attack(), self.make_mask_attack())
+        return any(attack is not None and attack.active(server_round) for attack in attacks)
 
 
 class DataSettings(NamedTuple):

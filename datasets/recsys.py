@@ -157,16 +157,16 @@ def read_split(folder: Path) -> Feedback:
     """
     train: dict[int, list[int]] = {}
     test: dict[int, list[int]] = {}
-    for own, name in ((train, "train.txt"), (test, "test.txt")):
+    for part, name in ((train, "train.txt"), (test, "test.txt")):
         for line in _read(_packed(folder / name) or folder / name).splitlines():
-            user, *items = map(int, line.split())
-            own[user] = items
+            user, *own = map(int, line.split())
+            part[user] = own
     if sorted(train) != list(range(len(train))) or train.keys() != test.keys():
         raise ValueError(f"{folder}: train.txt and test.txt do not have the same users 0..{len(train) - 1}")
-    if any(len(items) != 1 for items in test.values()):
+    if any(len(own) != 1 for own in test.values()):
         raise ValueError(f"{folder}: test.txt must have one item per user")
-    users = np.concatenate([np.full(len(set(items)), user) for user, items in sorted(train.items())])
-    items = np.concatenate([np.array(sorted(set(items)), np.int64) for _, items in sorted(train.items())])
+    users = np.concatenate([np.full(len(set(own)), user) for user, own in sorted(train.items())])
+    items = np.concatenate([np.array(sorted(set(own)), np.int64) for _, own in sorted(train.items())])
     held_out = np.array([test[user][0] for user in sorted(test)])
     return _feedback(users, items, held_out, int(max(items.max(), held_out.max())) + 1)
 

@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.strategies import STRATEGIES
 from byzflower.strategies.items import ITEM_STRATEGIES
@@ -11,6 +11,7 @@ from byzflower.strategies.items import ITEM_STRATEGIES
 _MARKERS = {
     "<!-- rules -->": STRATEGIES,
     "<!-- attacks -->": ATTACKS,
+    "<!-- mask attacks -->": MASK_ATTACKS,
     "<!-- item rules -->": ITEM_STRATEGIES,
     "<!-- item attacks -->": ITEM_ATTACKS,
 }

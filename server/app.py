@@ -15,11 +15,14 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the configured federation on whatever nodes are connected."""
+    """Run the configured federation on whatever nodes are connected; what was interrupted goes on."""
     log = logging.getLogger("flwr")
     config = config_from_flower(context.run_config)
     recorder = Recorder(config)
-    recorder.restart()
+    if recorder.finished or not config.deployed:
+        recorder.restart()
+
+    nodes = config.nodes or (config.clients if config.deployed else 1)
     metric = config.metrics[0]
 
     def report(record: Record) -> None:
@@ -27,5 +30,5 @@ def main(grid: Grid, context: Context) -> None:
         score = f", {metric} {record[metric]:.4f}" if metric in record else ""
         log.info("round %d/%d%s%s", record["round"], config.rounds, score, kept)
 
-    outcome = federation(config, max(1, config.nodes), recorder).run(grid, report)
+    outcome = federation(config, nodes, recorder).run(grid, report)
     log.info("%s %.4f, results in %s", metric, outcome.result[metric], outcome.recorder.folder.resolve())

@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, class_counts
@@ -24,6 +24,7 @@ from byzflower.models.recommenders import RECOMMENDERS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError
 from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.figures import skew_picture, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Record, Recorder, summarise
@@ -138,6 +139,8 @@ def _report(configs: list[Config], results: list[Record]) -> None:
     names = [config.strategy for config in configs]
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
     picture = plot_accuracy(histories, folders[-1] / "accuracy.png", title, metric)
+    for config, folder, result in zip(configs, folders, results, strict=True):
+        _draw_skew(folder, result, f"{title}, {config.strategy}")
     files = [
         *(("results", folder) for folder in folders),
         ("plot", picture),
@@ -161,6 +164,14 @@ def _about_data(config: Config, folder: Path) -> list[tuple[str, Path]]:
     ]
 
 
+def _draw_skew(folder: Path, result: Record, title: str) -> None:
+    """Draw the rounds that were to be laid out in the plane."""
+    if (figure := skew_picture(result["history"], title, "black")) is not None:
+        (folder / "skew.png").write_bytes(to_png(figure))
+        (folder / "skew.svg").write_text(to_svg(figure))
+        console.print(f"gradient skew: {folder / 'skew.png'}, skew.svg", soft_wrap=True, highlight=False)
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
@@ -180,6 +191,7 @@ def _list() -> None:
         "strategies": STRATEGIES,
         "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
+        "mask attacks": MASK_ATTACKS,
         "datasets": DATASETS,
         "models": MODELS,
         "strategies (--task recommendation)": ITEM_STRATEGIES,

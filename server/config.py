@@ -9,14 +9,18 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_type_hints
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import ATTACKS, MASK_ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, parse_options
+from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
+from byzflower.server.root import make_root_upload
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
+from byzflower.strategies.fltrust import RootUpload
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
@@ -35,13 +39,14 @@ _EXECUTION = frozenset(
         "num_gpus",
         "ray_address",
         "round_timeout",
+        "max_round_bytes",
         "out",
         "name",
         "data",
     }
 )
-# What the data decides about a model.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes"})
+# What the data decides about a model, and the server's data about a rule.
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "root_upload"})
 
 
 class CommonConfig(RunSettings):
@@ -54,7 +59,9 @@ class CommonConfig(RunSettings):
     rounds: int = Field(15, ge=1, description="rounds of training")
     eval_every: int = Field(1, ge=1, description="evaluate every so many rounds")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
-    engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
+    engine: Literal["ray", "inline", "deployment"] = Field(
+        "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
+    )
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
     clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
     num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
@@ -79,6 +86,11 @@ class CommonConfig(RunSettings):
         if self.nodes and self.clients_per_node:
             raise ValueError("give either nodes or clients-per-node, not both")
         return self
+
+    @property
+    def deployed(self) -> bool:
+        """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
+        return self.engine == "deployment"
 
     # -- names -------------------------------------------------------------------------------------
 
@@ -127,19 +139,34 @@ class RunConfig(ClientSettings, CommonConfig):
     metrics = ("accuracy", "top5", "loss")
 
     pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
-    upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
+    pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
+    densify: Literal["zero", "contributors"] = Field(
+        "zero", description="topk: packs that a client did not send count as 0, or without that client"
+    )
+    root_samples: int = Field(
+        100, ge=1, description="clean training samples that the server itself holds, for fltrust"
+    )
     server_lr: float = Field(1.0, gt=0, description="server step size")
     lr_decay_rounds: tuple[int, ...] = Field(
         (), description="rounds after which the server step size decays, as 75,90"
     )
     lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
+    balanced_sampling: bool = Field(
+        False, description="train the same share of Byzantine and of honest clients in every round"
+    )
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
+    max_round_bytes: int = Field(
+        0, ge=0, description="refuse a round whose uploads need more server memory; 0 for no limit"
+    )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"
+    )
+    embed_rounds: tuple[int, ...] = Field(
+        (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
     )
 
     @field_validator("pre")
@@ -158,7 +185,7 @@ class RunConfig(ClientSettings, CommonConfig):
     def _none_for_nothing(cls, value: object) -> object:
         return None if value in ("", "none", 0) else value
 
-    @field_validator("lr_decay_rounds", mode="before")
+    @field_validator("lr_decay_rounds", "embed_rounds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -171,16 +198,24 @@ class RunConfig(ClientSettings, CommonConfig):
             *unknown_name("dataset", self.dataset, DATASETS),
             *unknown_name("model", self.model, MODELS),
             *unknown_name("attack", self.attack, {**ATTACKS, "none": None}),
+            *unknown_name("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
             *unknown_name("strategy", self.strategy, STRATEGIES),
             *unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *unknown_options(
+                "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
+            ),
             *unknown_options("model-options", MODELS.get(self.model), self.model_options),
+            *unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
+        if self.mask_attack != "none" and self.upload != "topk":
+            mistakes.append(f"mask-attack needs upload=topk, got upload={self.upload}")
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
-        steps = self.lr_decay_rounds
-        if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
-            mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
+        for name in ("lr_decay_rounds", "embed_rounds"):
+            rounds = getattr(self, name)
+            if any(round < 1 for round in rounds) or list(rounds) != sorted(set(rounds)):
+                mistakes.append(f"{name.replace('_', '-')} must be ascending and at least 1, got {rounds}")
         if not mistakes:
             mistakes += [*self._attack_faults(), *self._rule_faults()]
         if mistakes:
@@ -189,17 +224,25 @@ class RunConfig(ClientSettings, CommonConfig):
 
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
-        f = self.byzantine
+        n = self.clients_per_round
+        f = round(n * self.byzantine / self.clients)
+        try:
+            TopK(**self.upload_options)  # type: ignore[arg-type]
+        except ValueError as error:
+            return [f"upload-options: {error}"]
+        try:
+            self.make_mask_attack()
+        except ValueError as error:
+            return [f"mask-attack-options: {error}"]
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 colluding = attack.knowledge is Knowledge.COLLUDING
-                seen = f if colluding else self.clients - f
                 attack.craft(
                     AttackView(
-                        benign=torch.zeros(seen, 1),
+                        benign=torch.zeros(f if colluding else n - f, 1),
                         num_byzantine=f,
-                        num_clients=self.clients,
+                        num_clients=n,
                         previous_aggregate=None,
                         round=1,
                         generator=torch.Generator(),
@@ -213,13 +256,14 @@ class RunConfig(ClientSettings, CommonConfig):
 
     def _rule_faults(self) -> list[str]:
         """Try the rule on as many (tiny) uploads as a full round brings."""
-        n = max(1, int(self.clients * self.fraction_train))
+        n = self.clients_per_round
         try:
             self.make_pre()
         except (TypeError, ValueError) as error:
             return [f"pre: {error}"]
         try:
-            rule = self.make_strategy()
+            rule = self.make_strategy(root_upload=lambda server_round, arrays: arrays)
+            rule.set_global(1, {"weight": np.zeros(1, np.float32)})
             rule.apply(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
         except TooFewClients as error:
             return [f"strategy {self.strategy}: {error}"]
@@ -245,25 +289,53 @@ class RunConfig(ClientSettings, CommonConfig):
             steps.append(make(**options))
         return steps
 
-    def make_strategy(self, nodes: int = 1) -> RobustStrategy:
-        """Make the strategy, for a run on `nodes` nodes."""
+    def make_strategy(self, nodes: int = 1, root_upload: RootUpload | None = None) -> RobustStrategy:
+        """Make the strategy, for rounds on at least `nodes` nodes.
+
+        Args:
+            nodes: how many to wait for.
+            root_upload: what a client of the server's own would upload, for rules that compare with it;
+                default one that trains on `root_samples` samples.
+        """
         rule = STRATEGIES[self.strategy]
+        parameters = inspect.signature(rule.__init__).parameters
         options: dict[str, Any] = dict(self.strategy_options)
-        if "num_byzantine" in inspect.signature(rule.__init__).parameters:
+        if "num_byzantine" in parameters:
             options.setdefault("num_byzantine", self.byzantine)
+        if "root_upload" in parameters:
+            options["root_upload"] = root_upload or make_root_upload(
+                self.client_settings(), self.root_samples, self.upload
+            )
         return rule(
             **options,
             pre=self.make_pre(),
             server_lr=self.server_lr,
             upload=self.upload,
+            pack_size=self.pack_size,
+            densify=self.densify,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
-            num_clients=self.clients,
+            max_round_bytes=self.max_round_bytes,
+            num_clients=None if self.deployed else self.clients,
+            strata=self._strata(),
             seed=self.seed,
             fraction_train=self.fraction_train,
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
+            min_train_nodes=1,
+            min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
+
+    @property
+    def clients_per_round(self) -> int:
+        """How many clients are trained in a round."""
+        return max(1, int(self.clients * self.fraction_train))
+
+    def _strata(self) -> list[frozenset[int]]:
+        """The groups of clients that are sampled in proportion."""
+        byzantine = self.byzantine_ids()
+        honest = frozenset(range(self.clients)) - byzantine
+        return [byzantine, honest] if self.balanced_sampling and byzantine else []
 
     def server_lr_in(self, server_round: int) -> float:
         """The server's step size in a round: decayed after each of `lr_decay_rounds`."""

@@ -1,9 +1,19 @@
 """How an attack lies among the benign updates: what the ROP and STRIKE papers report."""
 
-import torch
+from typing import NamedTuple
 
-from byzflower.attacks import gradient_skew, majority_size
-from byzflower.attacks.rows import mean, products, squared_norms
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.manifold import LocallyLinearEmbedding
+
+from byzflower.attacks import gradient_skew, majority_size, skewed_majority
+from byzflower.attacks.rows import gram, mean, products, squared_norms
+from byzflower.strategies.packs import PackedRows, mean_of_contributors
+from byzflower.strategies.safesparse import jaccard, sign_cosines
+
+# Fewer points than these have no shape.
+SMALLEST_PICTURE = 4
 
 
 def diagnose(
@@ -11,6 +21,7 @@ def diagnose(
     byzantine: torch.Tensor,
     previous: torch.Tensor | None,
     aggregate: torch.Tensor | None,
+    size: int | None = None,
 ) -> dict[str, float]:
     """Measure one round.
 
@@ -19,6 +30,7 @@ def diagnose(
         byzantine: (f, d) what the Byzantine clients uploaded.
         previous: (d,) what the server applied in the round before, if there was one.
         aggregate: (d,) what it applied in this round, if it did.
+        size: of the skewed majority; default n - 2f.
 
     Returns:
         What can be said of
@@ -42,10 +54,101 @@ def diagnose(
         if f:
             numbers["cos-attack-previous"] = mean_cosine(byzantine, previous)
     if m > f:
-        numbers["skew"] = gradient_skew(benign, majority_size(m, m + f, f))
+        numbers["skew"] = gradient_skew(benign, majority_size(m, m + f, f) if size is None else size)
     if aggregate is not None:
         numbers["error"] = float(squared_norms(aggregate[None], origin=mu).sqrt())
     return numbers
+
+
+class Similarity(NamedTuple):
+    """How alike a round's sparse uploads were (SafeSparse, figures 3 and 4).
+
+    Attributes:
+        clients: ids of the n rows.
+        jaccard: (n, n) of the masks.
+        cosine: (n, n) of the signs, where both clients sent the pack.
+    """
+
+    clients: list[int]
+    jaccard: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+
+
+def similarity_of(rows: PackedRows, clients: list[int]) -> Similarity:
+    """How alike n sparse uploads are."""
+    masks = torch.from_numpy(rows.masks)
+    return Similarity(clients, jaccard(masks).numpy(), sign_cosines(rows).numpy())
+
+
+def contributor_shares(masks: NDArray[np.bool_], byzantine: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """f_p, the Byzantine share of each pack's contributors: (n, P), (n,) -> (P,), 0 where there are none."""
+    everybody: NDArray[np.int64] = masks.sum(axis=0)
+    attackers: NDArray[np.int64] = masks[byzantine].sum(axis=0)
+    return attackers / np.maximum(everybody, 1)
+
+
+def vulnerability(
+    masks: NDArray[np.bool_], byzantine: NDArray[np.bool_], kept: NDArray[np.bool_]
+) -> dict[str, float]:
+    """How far the attackers are the majority of single packs (SafeSparse, theorem 1).
+
+    Args:
+        masks: (n, P) the packs that each client sent.
+        byzantine: (n,) who attacks.
+        kept: (n,) whom the defence kept.
+
+    Returns:
+        Of f_p, the Byzantine share of pack p's contributors: ``max``, ``mean``, ``above-half`` (share of
+        the packs) and ``squares`` (sum of f_p^2), and ``squares-after``, the sum among those kept.
+    """
+    shares = contributor_shares(masks, byzantine)
+    after = contributor_shares(masks[kept], byzantine[kept])
+    return {
+        "max": float(shares.max(initial=0)),
+        "mean": float(shares.mean()),
+        "above-half": float((shares > 0.5).mean()),
+        "squares": float((shares**2).sum()),
+        "squares-after": float((after**2).sum()),
+    }
+
+
+def poisoning(
+    rows: PackedRows, sizes: torch.Tensor, byzantine: NDArray[np.bool_], aggregate: torch.Tensor
+) -> dict[str, float]:
+    """How far the attackers moved the model, and theorem 1's bound (SafeSparse).
+
+    The benign model is what averaging each pack over its benign contributors would have made. The bound
+    is one on that average with the attackers' in it; other rules may be below or above.
+
+    Args:
+        rows: n sparse pseudo-gradients.
+        sizes: (n,) num-examples.
+        byzantine: (n,) who attacks.
+        aggregate: (d,) what the server applied.
+
+    Returns:
+        ``rho``, the squared distance to the benign model; ``bound`` eps^2 sum_p f_p^2 with ``eps`` the
+        largest over the packs of the mean distance of an attacker's pack to the benign model's.
+    """
+    honest = torch.from_numpy(~byzantine)
+    ideal = mean_of_contributors(rows, torch.where(honest, sizes, 0.0))
+    numbers = {"rho": float(squared_norms(aggregate[None], origin=ideal))}
+    attackers = np.flatnonzero(byzantine)
+    if len(attackers) == 0:
+        return numbers
+    theirs, size, spare = rows.take(attackers.tolist()), rows.packs.size, rows.packs.spare
+    point = torch.nn.functional.pad(ideal, (0, spare)).reshape(-1, size)
+
+    def work(block: torch.Tensor, packs: slice) -> torch.Tensor:
+        norms: torch.Tensor = torch.linalg.vector_norm(block - point[packs], dim=2, dtype=torch.float64)
+        return norms
+
+    distances = torch.cat(theirs.map_packs(work), dim=1)
+    masks = torch.from_numpy(theirs.masks)
+    mean_distance = (distances * masks).sum(dim=0) / masks.sum(dim=0).clamp(min=1)
+    eps = float(mean_distance.max())
+    squares = float((contributor_shares(rows.masks, byzantine) ** 2).sum())
+    return {**numbers, "eps": eps, "bound": eps**2 * squares}
 
 
 def mean_cosine(rows: torch.Tensor, direction: torch.Tensor) -> float:
@@ -53,3 +156,32 @@ def mean_cosine(rows: torch.Tensor, direction: torch.Tensor) -> float:
     norms = (squared_norms(rows) * squared_norms(direction[None])).sqrt()
     cosines = products(rows, direction)[:, 0] / norms
     return float(cosines.nan_to_num_(nan=0.0).mean())
+
+
+def embed(benign: torch.Tensor, size: int) -> dict[str, list[list[float]] | list[float] | list[int]]:
+    """Lay benign updates and their mean out in the plane, to see their skew (STRIKE, figure 4).
+
+    Locally linear embedding (Roweis and Saul, 2000) from the nearest tenth of the rows, as in STRIKE's
+    appendix A; from 3 at least. It is told only the rows' distances, so that it takes as long for large
+    models as for small ones. Each axis points to its farthest point.
+
+    Args:
+        benign: (m, d) benign pseudo-gradients, m >= `SMALLEST_PICTURE`.
+        size: of the skewed majority.
+
+    Returns:
+        ``points`` (m, 2), ``mean`` (2,), and the positions of the ``majority``.
+    """
+    m, mu = len(benign), mean(benign)
+    inner = gram(torch.cat([benign, mu[None]]), origin=mu)
+    values, vectors = np.linalg.eigh(inner.numpy())
+    isometric = vectors * np.sqrt(values.clip(min=0))
+    neighbours = min(m, max(3, round(0.1 * m)))
+    lle = LocallyLinearEmbedding(n_neighbors=neighbours, n_components=2, eigen_solver="dense")
+    plane = lle.fit_transform(isometric)
+    plane *= np.sign(plane[np.abs(plane).argmax(axis=0), [0, 1]])
+    return {
+        "points": plane[:m].tolist(),
+        "mean": plane[m].tolist(),
+        "majority": skewed_majority(benign, size),
+    }

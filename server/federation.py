@@ -20,13 +20,16 @@ from byzflower.models import build_model
 from byzflower.randomness import seed_for
 from byzflower.server.adversary import Adversary
 from byzflower.server.config import RunConfig
+from byzflower.server.diagnostics import vulnerability
 from byzflower.server.evaluation import ServerEvaluation
 from byzflower.server.item_adversary import ItemAdversary
+from byzflower.server.plots import save_similarity
 from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.server.tasks import Config
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
 from byzflower.strategies.items import ItemStrategy
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 
 OnRound = Callable[[Record], None]
@@ -76,16 +79,13 @@ class Federation(ABC):
         self.config = config
         self.nodes = nodes
         self.recorder = recorder or Recorder(config)
-        self.robust: RobustStrategy = config.make_strategy(nodes)
+        self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
         self.strategy: Strategy = self._make_adversary() or self.robust
         model = self._make_model()
         self.names = list(model)
         self.arrays: list[NDArray[Any]] = list(model.values())
 
     # -- what kinds of federations differ in -----------------------------------------------------------
-
-    keeps_client_state: bool = False
-    """Whether checkpoints must hold the clients' state, too."""
 
     @abstractmethod
     def _make_adversary(self) -> Adversary | None:
@@ -111,6 +111,9 @@ class Federation(ABC):
         """
         on_round = on_round or (lambda record: None)
         poll_often(grid, self.nodes)
+        grid = guarded(grid)
+        if self.config.deployed:  # later, the rounds go on with those that are there
+            wait_for_nodes(grid, self.nodes)
         checkpoint = self.recorder.resume()
         done = 0
         if checkpoint is not None:
@@ -130,6 +133,8 @@ class Federation(ABC):
             if budget.allows() and server_round < self.config.rounds:
                 with budget.saving(server_round):
                     self._checkpoint(server_round, grid)
+        if isinstance(self.strategy, Adversary) and self.strategy.similarity is not None:
+            save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
     def _is_scored(self, server_round: int) -> bool:
@@ -164,6 +169,8 @@ class Federation(ABC):
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if adversary is not None and adversary.diagnostics:
             record["diagnostics"] = adversary.info
+        if adversary is not None and adversary.embedding:
+            record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
         record["seconds"] = {
             "round": ended - started,
@@ -182,7 +189,7 @@ class Federation(ABC):
         """What happened to whom, from the strategy's own record."""
         last = self.robust.last_round
         byzantine = set(self.config.byzantine_ids())
-        attacked = (attack := self.config.make_attack()) is not None and attack.active(server_round)
+        attacked = self.config.attacked(server_round)
         quarantined = {client for client, _ in last.rejections}
         present = (set(last.clients) | quarantined) & byzantine if attacked else set()
         kept = last.clients if last.selected is None else last.selected
@@ -196,13 +203,24 @@ class Federation(ABC):
             "selected": last.selected,
             "quarantined": [{"client": client, "reason": reason} for client, reason in last.rejections],
             "skipped": last.skipped,
+            "dropped": [{"client": client, "reason": reason} for client, reason in last.dropped],
             "precision": precision,
             "recall": recall,
             "info": last.info,
             "bytes_down": last.bytes_down,
             "bytes_up": last.bytes_up,
             "wire_bytes": last.wire_bytes,
+            **self._contributors(byzantine, attacked),
         }
+
+    def _contributors(self, byzantine: set[int], attacked: bool) -> dict[str, dict[str, float]]:
+        """How much of what packs the attackers are, if uploads are sparse."""
+        last = self.robust.last_round
+        if last.masks is None or not attacked:
+            return {}
+        who = np.isin(last.clients, [*byzantine])
+        kept = np.isin(last.clients, last.clients if last.selected is None else last.selected)
+        return {"contributors": vulnerability(last.masks, who, kept)}
 
     def _record(self, on_round: OnRound, record: Record) -> None:
         self.recorder.round(record)
@@ -214,7 +232,9 @@ class Federation(ABC):
         server = {f"strategy.{k}": v for k, v in self.robust.state_dict().items()}
         if isinstance(self.strategy, Adversary):
             server.update({f"adversary.{k}": v for k, v in self.strategy.state_dict().items()})
-        clients = self._fetch_client_state(grid) if self.keeps_client_state else {}
+        # Real nodes keep their clients' state to themselves.
+        keeps = self.config.clients_remember and not self.config.deployed
+        clients = self._fetch_client_state(grid) if keeps else {}
         self.recorder.checkpoint(Checkpoint(server_round, self.arrays, server, clients))
 
     def _restore(self, grid: Grid, checkpoint: Checkpoint) -> None:
@@ -265,20 +285,23 @@ class ClassifierFederation(Federation):
     def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
         """Prepare a run that waits for at least `nodes` nodes."""
         self._dataset, _ = training_data(config.client_settings())
-        self.keeps_client_state = config.local_momentum > 0
         super().__init__(config, nodes, recorder)
         self.evaluate = ServerEvaluation(self._dataset, config.model, options=config.model_options)
 
     def _make_adversary(self) -> Adversary | None:
         config, attack = self.config, self.config.collusive_attack()
-        if attack is None and not config.diagnostics:
+        masks = config.make_mask_attack()
+        if attack is None and masks is None and not config.diagnostics and not config.embed_rounds:
             return None
         return Adversary(
             self.robust,
             attack,
+            mask_attack=masks,
             byzantine=config.byzantine_ids(),
             seed=config.seed,
             diagnostics=config.diagnostics,
+            embed_rounds=config.embed_rounds,
+            assumed=config.byzantine / config.clients,
         )
 
     def _make_model(self) -> dict[str, NDArray[Any]]:
@@ -302,7 +325,6 @@ class RecommenderFederation(Federation):
     """A run of a `RecommendationConfig`: users score the items by themselves, the server gets averages."""
 
     config: RecommendationConfig
-    keeps_client_state = True
 
     def _make_adversary(self) -> Adversary | None:
         config, attack = self.config, self.config.collusive_attack()

@@ -60,7 +60,11 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
     def make_strategy(self, nodes: int = 1) -> ItemStrategy:
         """Make the strategy, for a run on `nodes` nodes."""
         return self._make_rule(
-            num_byzantine=self.num_byzantine(), num_clients=self.clients, min_available_nodes=nodes
+            num_byzantine=self.num_byzantine(),
+            num_clients=None if self.deployed else self.clients,
+            min_train_nodes=1,
+            min_evaluate_nodes=1,
+            min_available_nodes=nodes,
         )
 
     def _make_rule(self, num_byzantine: int, **options: Any) -> ItemStrategy:

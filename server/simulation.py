@@ -38,6 +38,8 @@ def simulate(config: Config, on_round: OnRound | None = None, *, fresh: bool = F
     Raises:
         ConfigError: the resources asked for are not there.
     """
+    if config.deployed:
+        raise ConfigError("engine: a deployment is no simulation; it is started by `flwr run` (see docs)")
     recorder = Recorder(config)
     if fresh:
         recorder.restart()

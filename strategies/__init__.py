@@ -7,8 +7,12 @@ from byzflower.strategies.caf import CAF, caf
 from byzflower.strategies.centered_clipping import CenteredClipping, centered_clipping
 from byzflower.strategies.dnc import DnC, dnc
 from byzflower.strategies.fedavg import FedAvg, mean
+from byzflower.strategies.fedsign import FedSign, fedsign
+from byzflower.strategies.flguardian import FLGuardian, flguardian
+from byzflower.strategies.fltrust import FLTrust, fltrust
 from byzflower.strategies.geometric_median import GeometricMedian, geometric_median
 from byzflower.strategies.krum import Krum, krum
+from byzflower.strategies.lasa import LASA, lasa
 from byzflower.strategies.legacy import LegacyStrategy
 from byzflower.strategies.mda import MDA, mda
 from byzflower.strategies.meamed import MeaMed, meamed
@@ -16,6 +20,7 @@ from byzflower.strategies.median import Median, median
 from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
 from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
+from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.pre_aggregation import (
     PRE_AGGREGATIONS,
     AdaptiveClip,
@@ -27,7 +32,10 @@ from byzflower.strategies.pre_aggregation import (
 )
 from byzflower.strategies.rbtm import RBTM, rbtm
 from byzflower.strategies.result import AggregationResult
+from byzflower.strategies.robust_dpfl import RobustDPFL, robust_dpfl
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.safesparse import SafeSparse, safe_sparse
+from byzflower.strategies.sign_guard import SignGuard, sign_guard
 from byzflower.strategies.sign_majority import SignMajority, sign_majority
 from byzflower.strategies.smea import SMEA, smea
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
@@ -39,8 +47,12 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "centeredclipping": CenteredClipping,
     "dnc": DnC,
     "fedavg": FedAvg,
+    "fedsign": FedSign,
+    "flguardian": FLGuardian,
+    "fltrust": FLTrust,
     "geometricmedian": GeometricMedian,
     "krum": Krum,
+    "lasa": LASA,
     "mda": MDA,
     "meamed": MeaMed,
     "median": Median,
@@ -48,6 +60,9 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "multikrum": MultiKrum,
     "normclipping": NormClipping,
     "rbtm": RBTM,
+    "robustdpfl": RobustDPFL,
+    "signguard": SignGuard,
+    "safesparse": SafeSparse,
     "signmajority": SignMajority,
     "smea": SMEA,
     "trimmedmean": TrimmedMean,
@@ -55,6 +70,7 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
 
 __all__ = [
     "CAF",
+    "LASA",
     "MDA",
     "PRE_AGGREGATIONS",
     "RBTM",
@@ -68,7 +84,10 @@ __all__ = [
     "CenteredClipping",
     "Clip",
     "DnC",
+    "FLGuardian",
+    "FLTrust",
     "FedAvg",
+    "FedSign",
     "GeometricMedian",
     "Krum",
     "LegacyStrategy",
@@ -78,10 +97,14 @@ __all__ = [
     "MultiKrum",
     "NearestNeighborMixing",
     "NormClipping",
+    "PackedRows",
     "PreAggregation",
+    "RobustDPFL",
     "RobustStrategy",
     "RoundRecord",
     "Rows",
+    "SafeSparse",
+    "SignGuard",
     "SignMajority",
     "Sparsify",
     "TooFewClients",
@@ -92,8 +115,12 @@ __all__ = [
     "caf",
     "centered_clipping",
     "dnc",
+    "fedsign",
+    "flguardian",
+    "fltrust",
     "geometric_median",
     "krum",
+    "lasa",
     "mda",
     "meamed",
     "mean",
@@ -102,6 +129,9 @@ __all__ = [
     "multi_krum",
     "norm_clipping",
     "rbtm",
+    "robust_dpfl",
+    "safe_sparse",
+    "sign_guard",
     "sign_majority",
     "smea",
     "trimmed_mean",

@@ -61,9 +61,10 @@ class ItemUpload(Upload):
         return list((sizes + self.dense.shape[1] * self.dense.itemsize).tolist())
 
     @classmethod
-    def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
-        """Not used: one client's upload is no row."""
-        raise NotImplementedError
+    def names(cls, layout: Layout) -> tuple[str, ...]:
+        """Items and rows, and a dense part if the model has more than the item table."""
+        m, d = layout.shapes[0]
+        return (ITEMS, ROWS, DENSE) if layout.width > m * d else (ITEMS, ROWS)
 
     @classmethod
     def from_payload(
@@ -88,7 +89,7 @@ class ItemUpload(Upload):
         k, (m, d) = len(client_ids), layout.shapes[0]
         width = layout.width - m * d
         values = list(arrays.values())
-        expected = [*([SPLITS] if cohort else []), ITEMS, ROWS, *([DENSE] if width else [])]
+        expected = [*([SPLITS] if cohort else []), *cls.names(layout)]
         if len(values) != len(expected) or (cohort and list(arrays) != expected):
             raise Rejected(f"{len(values)} arrays where {', '.join(expected)} are expected")
         parts = dict(zip(expected, values, strict=True))

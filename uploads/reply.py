@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 
 from byzflower.uploads.base import (
     CLIENT_ID,
@@ -12,12 +13,21 @@ from byzflower.uploads.base import (
     Rejected,
     Rejection,
     Upload,
+    UploadFormat,
     check_num_examples,
 )
 from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 
 FAILED = "failed-clients"
+# What the SuperLink and the SuperNodes report; everything else is what a ClientApp raised.
+_ERRORS = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its ClientApp cannot be loaded",
+    ErrorCode.MESSAGE_UNAVAILABLE: "no usable reply",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no usable reply",
+    ErrorCode.NODE_UNAVAILABLE: "no reply",
+    ErrorCode.CLIENT_APP_CRASHED: "client crashed",
+}
 
 
 class Roster:
@@ -33,6 +43,12 @@ class Roster:
         self._asked: frozenset[int] | None = None
         self._clients = {node: list(clients) for node, clients in (assignment or {}).items()}
         self._owner = {client: node for node, clients in self._clients.items() for client in clients}
+
+    def forget_absent(self, nodes: Sequence[int]) -> None:
+        """Without an assignment: free the ids of nodes that are gone: they may come back as others."""
+        for node in self._clients.keys() - set(nodes):
+            for client in self._clients.pop(node):
+                del self._owner[client]
 
     def reassign(self, nodes: Sequence[int]) -> None:
         """Give the clients of nodes that are gone to those that have the fewest."""
@@ -139,7 +155,7 @@ class ReplyFault(NamedTuple):
 
 
 def decode_reply(
-    message: Message, kind: type[Upload], layout: Layout, weighted_by_key: str = NUM_EXAMPLES
+    message: Message, kind: UploadFormat, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[Upload | None, list[ReplyFault]]:
     """Decode one untrusted reply.
 
@@ -149,7 +165,8 @@ def decode_reply(
     """
     try:
         if message.has_error():
-            raise Rejected(f"client raised: {message.error.reason!s:.300}")
+            what = _ERRORS.get(message.error.code, "client raised")
+            raise Rejected(f"{what}: {message.error.reason!s:.300}")
         if not message.has_content():
             raise Rejected("empty reply")
         return _decode_content(message.content, message.metadata.src_node_id, kind, layout, weighted_by_key)
@@ -216,7 +233,7 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 
 
 def _decode_content(
-    content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
+    content: RecordDict, node: int, kind: UploadFormat, layout: Layout, weighted_by_key: str
 ) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
@@ -248,7 +265,7 @@ def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
 
 def collect_uploads(
     replies: Iterable[Message],
-    kind: type[Upload],
+    kind: UploadFormat,
     layout: Layout,
     roster: Roster,
     weighted_by_key: str = NUM_EXAMPLES,

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class _Stack:
     client_ids: list[int]
     rejections: list[Rejection]
     upload: ItemUpload | None
+
+    masks: ClassVar[None] = None
 
 
 class ItemStrategy(RobustStrategy):

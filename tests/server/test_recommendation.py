@@ -120,10 +120,9 @@ def test_the_server_never_sees_a_user(tmp_path):
             seen.extend(name for reply in replies for name in reply.content)
             return replies
 
-    config = make_config({**JOB, "nodes": 1, "out": str(tmp_path)})
-    own = federation(config, 1)
-    own.keeps_client_state = False  # checkpoints of a simulation do hold them
-    own.run(Listening(app, 1))
+    # Only checkpoints of a simulation hold what users keep to themselves.
+    config = make_config({**JOB, "engine": "deployment", "out": str(tmp_path)})
+    federation(config, config.clients).run(Listening(app, config.clients))
     assert set(seen) == {"arrays", "metrics"}
     assert USERS not in seen
 
