@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,13 @@ from byzflower.server.adversary import Adversary
 from byzflower.server.config import RunConfig
 from byzflower.server.diagnostics import vulnerability
 from byzflower.server.evaluation import ServerEvaluation
+from byzflower.server.item_adversary import ItemAdversary
 from byzflower.server.plots import save_similarity
+from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
+from byzflower.server.tasks import Config
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
+from byzflower.strategies.items import ItemStrategy
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 
@@ -66,41 +71,35 @@ class _CheckpointBudget:
         self.saved_round, self._next = server_round, ended + 20 * (ended - started)
 
 
-class Federation:
+class Federation(ABC):
     """One configured run: strategy, adversary, model and records."""
 
-    def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
+    def __init__(self, config: Config, nodes: int, recorder: Recorder | None = None) -> None:
         """Prepare a run that waits for at least `nodes` nodes."""
         self.config = config
         self.nodes = nodes
         self.recorder = recorder or Recorder(config)
         self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
-        attack = config.collusive_attack()
-        self.strategy: Strategy = self.robust
-        masks = config.make_mask_attack()
-        if attack is not None or masks is not None or config.diagnostics or config.embed_rounds:
-            self.strategy = Adversary(
-                self.robust,
-                attack,
-                mask_attack=masks,
-                byzantine=config.byzantine_ids(),
-                seed=config.seed,
-                diagnostics=config.diagnostics,
-                embed_rounds=config.embed_rounds,
-                assumed=config.byzantine / config.clients,
-            )
-        dataset, _ = training_data(config.client_settings())
-        model = build_model(
-            config.model,
-            dataset.input_shape,
-            dataset.num_classes,
-            seed_for(config.seed, "model"),
-            config.model_options,
-        )
-        state = model.state_dict()
-        self.names = list(state)
-        self.arrays: list[NDArray[Any]] = [t.numpy() for t in state.values()]
-        self.evaluate = ServerEvaluation(dataset, config.model, options=config.model_options)
+        self.strategy: Strategy = self._make_adversary() or self.robust
+        model = self._make_model()
+        self.names = list(model)
+        self.arrays: list[NDArray[Any]] = list(model.values())
+
+    # -- what kinds of federations differ in -----------------------------------------------------------
+
+    @abstractmethod
+    def _make_adversary(self) -> Adversary | None:
+        """The adversary around `robust`, if there is anything for it to do."""
+
+    @abstractmethod
+    def _make_model(self) -> dict[str, NDArray[Any]]:
+        """The initial global model."""
+
+    @abstractmethod
+    def _scores(self, server_round: int, grid: Grid) -> Record:
+        """What the global model scores after a round (0: before the first)."""
+
+    # -- rounds ----------------------------------------------------------------------------------------
 
     def run(
         self, grid: Grid, on_round: OnRound | None = None, stop: threading.Event | None = None
@@ -123,16 +122,14 @@ class Federation:
             for record in self.recorder.history:
                 on_round(record)
         else:
-            self._record(on_round, {"round": 0, **self.evaluate(self.arrays)})
-        train_config = ConfigRecord({SETTINGS: json.dumps(self.config.client_settings().model_dump())})
-        evaluate_config = ConfigRecord(dict(train_config))
+            self._record(on_round, {"round": 0, **self._scores(0, grid)})
         budget = _CheckpointBudget(done)
         for server_round in range(done + 1, self.config.rounds + 1):
             if stop is not None and stop.is_set():
                 if budget.saved_round < server_round - 1:
                     self._checkpoint(server_round - 1, grid)
                 return Outcome({}, self.recorder, interrupted=True)
-            self._record(on_round, self._round(server_round, grid, train_config, evaluate_config))
+            self._record(on_round, self._round(server_round, grid))
             if budget.allows() and server_round < self.config.rounds:
                 with budget.saving(server_round):
                     self._checkpoint(server_round, grid)
@@ -140,13 +137,23 @@ class Federation:
             save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
-    def _round(
-        self, server_round: int, grid: Grid, train_config: ConfigRecord, evaluate_config: ConfigRecord
-    ) -> Record:
+    def _is_scored(self, server_round: int) -> bool:
+        return server_round % self.config.eval_every == 0 or server_round == self.config.rounds
+
+    def _let_clients_evaluate(self, server_round: int, grid: Grid) -> Record:
+        arrays = array_record(dict(zip(self.names, self.arrays, strict=True)))
+        messages = self.strategy.configure_evaluate(server_round, arrays, self._client_config(), grid)
+        replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
+        return dict(self.strategy.aggregate_evaluate(server_round, replies) or {})
+
+    def _client_config(self) -> ConfigRecord:
+        return ConfigRecord({SETTINGS: json.dumps(self.config.client_settings().model_dump())})
+
+    def _round(self, server_round: int, grid: Grid) -> Record:
         started = time.perf_counter()
         arrays = array_record(dict(zip(self.names, self.arrays, strict=True)))
         self.robust.server_lr = self.config.server_lr_in(server_round)
-        messages = self.strategy.configure_train(server_round, arrays, train_config, grid)
+        messages = self.strategy.configure_train(server_round, arrays, self._client_config(), grid)
         waited = time.perf_counter()
         replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
         answered = time.perf_counter()
@@ -154,19 +161,13 @@ class Federation:
         del replies
         aggregated = time.perf_counter()
         if new_arrays is not None:
-            arrays = new_arrays
-            self.arrays = [array_view(array) for array in arrays.values()]
+            self.arrays = [array_view(array) for array in new_arrays.values()]
         record = self._describe(server_round)
         train = dict(metrics or {})
-        if self.config.evaluate_clients:
-            messages = self.strategy.configure_evaluate(server_round, arrays, evaluate_config, grid)
-            replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
-            record["clients_evaluate"] = dict(self.strategy.aggregate_evaluate(server_round, replies) or {})
-        if server_round % self.config.eval_every == 0 or server_round == self.config.rounds:
-            record.update(self.evaluate(self.arrays))
+        record.update(self._scores(server_round, grid))
         ended = time.perf_counter()
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
-        if self.config.diagnostics and adversary is not None:
+        if adversary is not None and adversary.diagnostics:
             record["diagnostics"] = adversary.info
         if adversary is not None and adversary.embedding:
             record["embedding"] = adversary.embedding
@@ -274,6 +275,78 @@ class Federation:
         if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
             raise RuntimeError("a node did not exchange its clients' state")
         return replies
+
+
+class ClassifierFederation(Federation):
+    """A run of a `RunConfig`: the server scores the model on a test set of its own."""
+
+    config: RunConfig
+
+    def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
+        """Prepare a run that waits for at least `nodes` nodes."""
+        self._dataset, _ = training_data(config.client_settings())
+        super().__init__(config, nodes, recorder)
+        self.evaluate = ServerEvaluation(self._dataset, config.model, options=config.model_options)
+
+    def _make_adversary(self) -> Adversary | None:
+        config, attack = self.config, self.config.collusive_attack()
+        masks = config.make_mask_attack()
+        if attack is None and masks is None and not config.diagnostics and not config.embed_rounds:
+            return None
+        return Adversary(
+            self.robust,
+            attack,
+            mask_attack=masks,
+            byzantine=config.byzantine_ids(),
+            seed=config.seed,
+            diagnostics=config.diagnostics,
+            embed_rounds=config.embed_rounds,
+            assumed=config.byzantine / config.clients,
+        )
+
+    def _make_model(self) -> dict[str, NDArray[Any]]:
+        config, dataset = self.config, self._dataset
+        seed = seed_for(config.seed, "model")
+        model = build_model(
+            config.model, dataset.input_shape, dataset.num_classes, seed, config.model_options
+        )
+        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+    def _scores(self, server_round: int, grid: Grid) -> Record:
+        scores: Record = {}
+        if self.config.evaluate_clients and server_round > 0:
+            scores["clients_evaluate"] = self._let_clients_evaluate(server_round, grid)
+        if self._is_scored(server_round):
+            scores.update(self.evaluate(self.arrays))
+        return scores
+
+
+class RecommenderFederation(Federation):
+    """A run of a `RecommendationConfig`: users score the items by themselves, the server gets averages."""
+
+    config: RecommendationConfig
+
+    def _make_adversary(self) -> Adversary | None:
+        config, attack = self.config, self.config.collusive_attack()
+        if attack is None or not isinstance(self.robust, ItemStrategy):
+            return None
+        return ItemAdversary(
+            self.robust, attack, config.byzantine_ids(), config.feedback.popularity, config.seed
+        )
+
+    def _make_model(self) -> dict[str, NDArray[Any]]:
+        config = self.config
+        return config.make_model().arrays(config.feedback.num_items, config.seed)
+
+    def _scores(self, server_round: int, grid: Grid) -> Record:
+        return self._let_clients_evaluate(server_round, grid) if self._is_scored(server_round) else {}
+
+
+def federation(config: Config, nodes: int, recorder: Recorder | None = None) -> Federation:
+    """The federation of a configuration."""
+    if isinstance(config, RecommendationConfig):
+        return RecommenderFederation(config, nodes, recorder)
+    return ClassifierFederation(config, nodes, recorder)
 
 
 def _number(value: object) -> float:

@@ -480,7 +480,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         if self.upload == "topk" and sent:
             record.info["bytes-to-dense"] = record.bytes_up / (len(sent) * layout.nbytes)
         started = time.perf_counter()
-        matrix = stack(uploads, None if self.upload == "gradient" else self._global, layout)
+        matrix = self._stack(uploads, layout)
         record.rejections += matrix.rejections
         record.clients = matrix.client_ids
         record.masks = matrix.masks
@@ -496,7 +496,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._count_skips(record)
         return row
 
-    def _step(self, matrix: "Stacked", layout: Layout) -> NDArray[Any]:
+    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> Any:
+        """Bring uploads into the order of their clients' ids and say which are not finite."""
+        return stack(uploads, None if self.upload == "gradient" else self._global, layout)
+
+    def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:
         n = len(matrix.client_ids)
         if n == 0:
             raise TooFewClients("no usable upload arrived")
