@@ -3,6 +3,14 @@
 from byzflower.clients.app import cohort_client_app, numpy_client_app
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
+from byzflower.clients.moments import MomentsClient
 from byzflower.clients.settings import ClientSettings
 
-__all__ = ["BenignClient", "ByzantineClient", "ClientSettings", "cohort_client_app", "numpy_client_app"]
+__all__ = [
+    "BenignClient",
+    "ByzantineClient",
+    "ClientSettings",
+    "MomentsClient",
+    "cohort_client_app",
+    "numpy_client_app",
+]

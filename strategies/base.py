@@ -355,7 +355,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         record.rejections += rejections
         record.bytes_up = sum(sum(upload.client_bytes(layout)) for upload in uploads)
         started = time.perf_counter()
-        matrix = stack_dense(uploads, self._global if self.upload == "weights" else None, layout)
+        matrix = self._stack(uploads, layout)
         record.rejections += matrix.rejections
         record.clients = matrix.client_ids
         record.seconds["decode"] = record.seconds.get("decode", 0.0) + time.perf_counter() - started
@@ -370,7 +370,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._count_skips(record)
         return row
 
-    def _step(self, matrix: "DenseMatrix", layout: Layout) -> NDArray[Any]:
+    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> Any:
+        """Bring uploads into the order of their clients' ids and say which are not finite."""
+        return stack_dense(uploads, self._global if self.upload == "weights" else None, layout)
+
+    def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:
         n = len(matrix.client_ids)
         if n == 0:
             raise TooFewClients("no usable upload arrived")

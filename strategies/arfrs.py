@@ -1,0 +1,386 @@
+"""A-RFRS and its siblings: filter clients by the gradients that their optimizers' moments give away."""
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import torch
+from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.server import Grid
+from numpy.typing import NDArray
+
+from byzflower.strategies.base import RobustStrategy, StrategyOptions, capped_weights
+from byzflower.strategies.result import AggregationResult, NumByzantine, check, uniform_over
+from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.uploads.base import Rejection, Upload
+from byzflower.uploads.flower_compat import array_record, array_view
+from byzflower.uploads.layout import Layout
+from byzflower.uploads.moments import MomentsLayout, MomentsUpload, moments_layout
+from byzflower.uploads.optimizers import AdaGrad, Adam, MomentumSGD, Optimizer, RMSProp
+
+Inspect = Literal["gradients", "parameters"]
+NO_FILTER = "none"
+
+
+@dataclass
+class MomentsRound:
+    """What a round's clients uploaded, those left out that broke the update rule.
+
+    Attributes:
+        upload: the clients, by ascending id, each with the rows that it touched.
+        columns: columns in [0, d) of the upload's values.
+        gradients: (width,) the gradients that led to them.
+        rest: (depth, d) state of a client that touched nothing.
+        rejections: who broke the rule, and how.
+    """
+
+    upload: MomentsUpload
+    columns: NDArray[np.int64]
+    gradients: torch.Tensor
+    rest: torch.Tensor
+    rejections: list[Rejection]
+
+    @property
+    def client_ids(self) -> list[int]:
+        """Clients, ascending."""
+        return self.upload.client_ids
+
+
+class MomentsStrategy(RobustStrategy):
+    """Base of strategies whose clients take one optimizer step from the server's moments.
+
+    The server broadcasts parameters and moments, both of which the strategy owns; the model that it
+    hands to the server's loop is the parameters alone. From each upload it recovers the gradient,
+    verifies that the upload obeys the optimizer's rule, filters the clients, and averages parameters
+    and moments of those that are left, each separately, weighted by num-examples.
+    """
+
+    upload_kind = MomentsUpload
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        num_byzantine: NumByzantine,
+        filter: str | RobustStrategy,
+        inspect: Inspect,
+        tolerance: float,
+        **options: Unpack[StrategyOptions],
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            optimizer: whose step the clients take.
+            num_byzantine: f, or the fraction of the clients that replied.
+            filter: name of the rule that decides who is kept, or the rule itself; "none" keeps all.
+                Rules that select (Multi-Krum, MDA, DnC, ...) name the clients to keep; rules that only
+                weight (the geometric median) give the weights of the averages.
+            inspect: what the filter looks at: recovered "gradients", or the "parameters" as uploaded.
+            tolerance: of the update rule; see `Optimizer.obeyed`.
+            options: see `RobustStrategy`. `upload` and `server_lr` keep their defaults: clients upload
+                models, and the step is the clients'.
+
+        Raises:
+            ValueError: an option out of its range.
+        """
+        super().__init__(**options)
+        check(inspect in ("gradients", "parameters"), "inspect must be gradients or parameters", inspect)
+        check(tolerance > 0, "tolerance must be positive", tolerance)
+        check(self.upload == "weights", "moments travel with weights: upload must be weights", self.upload)
+        check(self.server_lr == 1, "the clients take the step: server_lr must be 1", self.server_lr)
+        self.optimizer = optimizer
+        self.num_byzantine = num_byzantine
+        self.filter = make_filter(filter, num_byzantine) if isinstance(filter, str) else filter
+        self.inspect = inspect
+        self.tolerance = tolerance
+        self._moments: NDArray[Any] = np.empty(0)
+        self._steps = 0
+
+    # -- the filter --------------------------------------------------------------------------------
+
+    def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
+        """Apply the filter to what is inspected.
+
+        Raises:
+            ValueError: the filter neither selects nor weights clients.
+        """
+        if self.filter is None:
+            return AggregationResult(gradients.combine(weights), weights=weights)
+        self.filter.seed, self.filter.last_round = self.seed, self.last_round
+        result = self.filter.aggregate(gradients, weights)
+        if result.selected is None and result.weights is None:
+            raise ValueError(f"filter {type(self.filter).__name__} neither selects nor weights clients")
+        return result
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Send parameters, moments and the optimizer to a sample of clients."""
+        config.update(self.optimizer.to_config(self._steps + 1))
+        model = {name: array_view(array) for name, array in arrays.items()}
+        return super().configure_train(server_round, array_record(self.with_moments(model)), config, grid)
+
+    def with_moments(self, model: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The arrays to broadcast: the model's, and the moments of each parameter, at first zero."""
+        layout = MomentsLayout(Layout.of(model), self.optimizer.slots).full
+        row = layout.row([*model.values(), *(np.zeros(s) for s in layout.shapes[len(model) :])])
+        d = moments_layout(layout).model.d
+        if len(self._moments):
+            row[d : d + len(self._moments)] = self._moments
+        return dict(zip(layout.names, layout.arrays(row), strict=True))
+
+    # -- receiving ---------------------------------------------------------------------------------
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Aggregate; the moments stay here."""
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        if arrays is None:
+            return None, metrics
+        names = moments_layout(self._require_layout()).model.names
+        return array_record({name: array_view(arrays[name]) for name in names}), metrics
+
+    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> MomentsRound:
+        """Recover the gradients and verify the update rule; work and memory grow with touched rows."""
+        own, t = moments_layout(layout), self._steps + 1
+        before = torch.from_numpy(own.state(self._global))
+        rest = self.optimizer.step(before, torch.zeros(()), t)
+        known = [upload for upload in uploads if isinstance(upload, MomentsUpload)]
+        upload = MomentsUpload.concatenate([MomentsUpload.empty(own), *known])
+        upload = upload.take(sorted(range(len(upload)), key=upload.client_ids.__getitem__))
+        upload = upload.without_untouched(rest.numpy(), own)
+        columns = own.columns(upload.touched)
+        after, start = torch.from_numpy(upload.values), before[:, columns]
+        gradients = self.optimizer.recover(start, after)
+        obeyed = self.optimizer.obeyed(start, after, gradients, t, self.tolerance)
+        faults = _faults(upload, obeyed.numpy() & np.isfinite(gradients.numpy()), self.optimizer.name)
+        rejections = [Rejection(upload.client_ids[i], fault) for i, fault in faults.items()]
+        if faults:
+            good = np.repeat([i not in faults for i in range(len(upload))], np.diff(upload.offsets))
+            upload = upload.take([i for i in range(len(upload)) if i not in faults])
+            columns, gradients = columns[good], gradients[torch.from_numpy(good)]
+        return MomentsRound(upload, columns, gradients, rest, rejections)
+
+    def _step(self, matrix: MomentsRound, layout: Layout) -> NDArray[Any]:
+        upload, own = matrix.upload, moments_layout(layout)
+        if len(upload) == 0:
+            raise TooFewClients("no usable upload arrived")
+        weights = capped_weights(torch.from_numpy(upload.num_examples), self.max_client_weight)
+        touched = np.unique(upload.touched)
+        columns = own.columns(touched)
+        result = self.apply(self._inspected(matrix, columns).to(self.device), weights.to(self.device))
+        share = result.weights if result.selected is None else uniform_over(result.selected, weights)
+        shares = weights if share is None else share.cpu()
+        new = self._global.copy()
+        own.state(new)[:] = matrix.rest.numpy()
+        own.state(new)[:, columns] += _mean_change(matrix, columns, shares.numpy())
+        if own.model.num_buffers:
+            old = self._global[-own.model.num_buffers :]
+            steps = torch.from_numpy(old - upload.buffers)
+            new[-own.model.num_buffers :] = old - self.aggregate_buffers(steps, result, weights).numpy()
+        if not np.isfinite(new).all():
+            raise TooFewClients("the new model would not be finite")
+        self._note(upload.client_ids, result)
+        self._moments = own.state(new)[1:].reshape(-1).copy()
+        self._steps += 1
+        return new
+
+    def _inspected(self, matrix: MomentsRound, columns: NDArray[np.int64]) -> torch.Tensor:
+        """The rows that the filter sees: (n, columns that anybody touched).
+
+        Elsewhere all clients are alike, with gradient 0 and the parameters that it leads to.
+        """
+        n, upload = len(matrix.upload), matrix.upload
+        if self.inspect == "gradients":
+            rows, values = torch.zeros(n, len(columns), dtype=matrix.rest.dtype), matrix.gradients
+        else:
+            rows = matrix.rest[0, columns].repeat(n, 1)
+            values = torch.from_numpy(upload.values[0])
+        place = torch.from_numpy(np.searchsorted(columns, matrix.columns))
+        for i in range(n):
+            mine = slice(upload.offsets[i], upload.offsets[i + 1])
+            rows[i, place[mine]] = values[mine]
+        return rows
+
+    # -- state -------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """See `RobustStrategy`; with the moments, and the state of the filter."""
+        state = {"moments": self._moments, "steps": np.array(self._steps)}
+        if self.filter is not None:
+            state.update({f"filter.{name}": value for name, value in self.filter.state_dict().items()})
+        return {**super().state_dict(), **state}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See `RobustStrategy`."""
+        super().load_state_dict(state)
+        self._moments, self._steps = np.array(state["moments"]), int(state["steps"])
+        if self.filter is not None:
+            own = {k.removeprefix("filter."): v for k, v in state.items() if k.startswith("filter.")}
+            self.filter.load_state_dict(own)
+
+
+def make_filter(name: str, num_byzantine: NumByzantine) -> RobustStrategy | None:
+    """Make the rule of this name, told of f if it asks for it; None for "none".
+
+    Raises:
+        ValueError: there is no such rule.
+    """
+    from byzflower.strategies import STRATEGIES  # which names this module's classes, too
+
+    if name == NO_FILTER:
+        return None
+    rules = {key: rule for key, rule in STRATEGIES.items() if not issubclass(rule, MomentsStrategy)}
+    if name not in rules:
+        raise ValueError(f"unknown filter {name!r} (known: {NO_FILTER}, {', '.join(sorted(rules))})")
+    rule: Any = rules[name]
+    asks = "num_byzantine" in inspect.signature(rule.__init__).parameters
+    made: RobustStrategy = rule(num_byzantine=num_byzantine) if asks else rule()
+    return made
+
+
+def _faults(upload: MomentsUpload, obeyed: NDArray[np.bool_], name: str) -> dict[int, str]:
+    """Positions of the clients of which not every coordinate is obeyed, and the reason to name."""
+    broken = np.flatnonzero(~obeyed)
+    clients, counts = np.unique(np.searchsorted(upload.offsets, broken, side="right") - 1, return_counts=True)
+    return {
+        int(i): f"breaks the update rule of {name} in {count} of {upload.offsets[i + 1] - upload.offsets[i]}"
+        " coordinates"
+        for i, count in zip(clients, counts, strict=True)
+    }
+
+
+def _mean_change(matrix: MomentsRound, columns: NDArray[np.int64], shares: NDArray[Any]) -> NDArray[Any]:
+    """Weighted mean, over the clients, of how far they are from the state of one that touched nothing.
+
+    In float64 and always in the order of the clients.
+    """
+    upload, rest = matrix.upload, matrix.rest.numpy()
+    total = np.zeros((len(rest), len(columns)))
+    place = np.searchsorted(columns, matrix.columns)
+    for i in np.flatnonzero(shares):
+        mine = slice(upload.offsets[i], upload.offsets[i + 1])
+        change = upload.values[:, mine].astype(np.float64) - rest[:, matrix.columns[mine]]
+        total[:, place[mine]] += shares[i] * change
+    return total
+
+
+class ARFRS(MomentsStrategy):
+    """Filters on the gradients recovered from clients' Adam moments, then averages all of it (A-RFRS)."""
+
+    def __init__(
+        self,
+        num_byzantine: NumByzantine = 0,
+        filter: str | RobustStrategy = "multikrum",
+        inspect: Inspect = "gradients",
+        tolerance: float = 1e-4,
+        lr: float = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        **options: Unpack[StrategyOptions],
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            filter: rule that decides who is kept; "none" for the paper's A-FRS.
+            inspect: "gradients", or "parameters" for the paper's baselines.
+            tolerance: of the update rule, relative.
+            lr: eta.
+            beta1: of the first moment.
+            beta2: of the second moment.
+            eps: under the root.
+            options: see `RobustStrategy`.
+        """
+        optimizer = Adam(lr=lr, beta1=beta1, beta2=beta2, eps=eps)
+        super().__init__(optimizer, num_byzantine, filter, inspect, tolerance, **options)
+
+
+class SRFRS(MomentsStrategy):
+    """A-RFRS's sibling for clients that use SGD with momentum (S-RFRS)."""
+
+    def __init__(
+        self,
+        num_byzantine: NumByzantine = 0,
+        filter: str | RobustStrategy = "multikrum",
+        inspect: Inspect = "gradients",
+        tolerance: float = 1e-4,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        **options: Unpack[StrategyOptions],
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            filter: rule that decides who is kept; "none" keeps all.
+            inspect: "gradients" or "parameters".
+            tolerance: of the update rule, relative.
+            lr: eta.
+            momentum: b3; 0 is plain SGD.
+            options: see `RobustStrategy`.
+        """
+        optimizer = MomentumSGD(lr=lr, momentum=momentum)
+        super().__init__(optimizer, num_byzantine, filter, inspect, tolerance, **options)
+
+
+class AGRFRS(MomentsStrategy):
+    """A-RFRS's sibling for clients that use AdaGrad (AG-RFRS)."""
+
+    def __init__(
+        self,
+        num_byzantine: NumByzantine = 0,
+        filter: str | RobustStrategy = "multikrum",
+        inspect: Inspect = "gradients",
+        tolerance: float = 1e-4,
+        lr: float = 0.01,
+        eps: float = 1e-8,
+        **options: Unpack[StrategyOptions],
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            filter: rule that decides who is kept; "none" keeps all.
+            inspect: "gradients" or "parameters".
+            tolerance: of the update rule, relative.
+            lr: eta.
+            eps: beside the root.
+            options: see `RobustStrategy`.
+        """
+        super().__init__(AdaGrad(lr=lr, eps=eps), num_byzantine, filter, inspect, tolerance, **options)
+
+
+class RRFRS(MomentsStrategy):
+    """A-RFRS's sibling for clients that use RMSProp (R-RFRS)."""
+
+    def __init__(
+        self,
+        num_byzantine: NumByzantine = 0,
+        filter: str | RobustStrategy = "multikrum",
+        inspect: Inspect = "gradients",
+        tolerance: float = 1e-4,
+        lr: float = 1e-3,
+        decay: float = 0.9,
+        eps: float = 1e-8,
+        **options: Unpack[StrategyOptions],
+    ) -> None:
+        """Make the strategy.
+
+        Args:
+            num_byzantine: f, or the fraction of the clients that replied.
+            filter: rule that decides who is kept; "none" keeps all.
+            inspect: "gradients" or "parameters".
+            tolerance: of the update rule, relative.
+            lr: eta.
+            decay: b4.
+            eps: under the root.
+            options: see `RobustStrategy`.
+        """
+        optimizer = RMSProp(lr=lr, decay=decay, eps=eps)
+        super().__init__(optimizer, num_byzantine, filter, inspect, tolerance, **options)
