@@ -81,4 +81,5 @@ class Camouflage(LocalAttack):
         """
         if len(view.moments) != 2:
             raise ValueError(f"camouflage needs Adam's 2 moments (strategy arfrs), got {len(view.moments)}")
-        return camouflage(view.gradient, *view.moments, self.beta1, self.beta2, self.eps)
+        m, v = view.moments
+        return camouflage(view.gradient, m, v, self.beta1, self.beta2, self.eps)

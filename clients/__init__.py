@@ -5,12 +5,14 @@ from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.moments import MomentsClient
 from byzflower.clients.settings import ClientSettings
+from byzflower.clients.sparse import TopKClient
 
 __all__ = [
     "BenignClient",
     "ByzantineClient",
     "ClientSettings",
     "MomentsClient",
+    "TopKClient",
     "cohort_client_app",
     "numpy_client_app",
 ]

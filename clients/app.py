@@ -14,6 +14,7 @@ from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
 from byzflower.clients.settings import SETTINGS, ClientSettings
+from byzflower.clients.sparse import TopKClient
 from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
 
@@ -73,11 +74,14 @@ def _partition(context: Context) -> int:
 
 
 def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
-    """Make the honest or Byzantine client with this id."""
+    """Make the honest or Byzantine client with this id, whose upload is sparse if the settings say so."""
     attack = settings.make_attack()
-    if attack is None or client_id not in settings.byzantine_ids():
-        return BenignClient(client_id, settings, state)
-    return ByzantineClient(client_id, settings, attack, state)
+    client = BenignClient(client_id, settings, state)
+    if attack is not None and client_id in settings.byzantine_ids():
+        client = ByzantineClient(client_id, settings, attack, state)
+    if settings.upload != "topk":
+        return client
+    return TopKClient(client, **settings.upload_options, state=state, client_id=client_id)  # type: ignore[arg-type]
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:

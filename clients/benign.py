@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.client import NumPyClient
-from flwr.common import ArrayRecord, NDArrays, RecordDict, Scalar
+from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.clients import training
+from byzflower.clients.memory import keep, recall
 from byzflower.clients.moments import Broadcast
 from byzflower.clients.settings import ClientSettings, training_data
 from byzflower.randomness import numpy_generator
 from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
-from byzflower.uploads.flower_compat import MemoryArray, array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.optimizers import OPTIMIZER
 
@@ -150,13 +150,11 @@ class BenignClient(NumPyClient):
     def _add_momentum(self, gradient: NDArray[Any]) -> None:
         """Make g into m = (1 - beta) g + beta m (ROP, Algorithm 1); the node keeps m, which starts at 0."""
         beta = self.settings.local_momentum
-        record = records_of(self.state, ArrayRecord).get(_MOMENTUM) or ArrayRecord()
-        key = str(self.client_id)
         gradient *= gradient.dtype.type(1 - beta)
-        if key in record:
-            gradient += array_view(record[key]) * gradient.dtype.type(beta)
-        record[key] = MemoryArray(gradient.copy())
-        self.state[_MOMENTUM] = record
+        before = recall(self.state, _MOMENTUM, self.client_id)
+        if before is not None:
+            gradient += before * gradient.dtype.type(beta)
+        keep(self.state, _MOMENTUM, self.client_id, gradient.copy())
 
     def _space(self) -> training.Workspace:
         return training.workspace(

@@ -8,11 +8,13 @@ import numpy as np
 from flwr.client import NumPyClient
 from flwr.common import MetricRecord, NDArrays, RecordDict, log
 
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected
+from byzflower.clients.sparse import TopKClient
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import common_keys, encode_upload
+from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, Packs, SparseModel, TopKUpload, array_names
 
 ClientFactory = Callable[[int], NumPyClient]
 
@@ -29,8 +31,13 @@ def fit_one(
     What the client returned is passed on as it is: judging it is the server's business. It is named
     `client_id`, the id by which the server asked for it, unless it names itself.
     """
-    arrays, num_examples, metrics = _fit(client, parameters, config)
-    names = getattr(client, "array_names", None) or names
+    if isinstance(client, TopKClient):
+        layout = Layout.of(dict(zip(names, parameters, strict=True)))
+        model, num_examples, metrics = client.fit_sparse(layout, parameters, config)
+        names, arrays = array_names(layout), model.arrays(layout)
+    else:
+        arrays, num_examples, metrics = _fit(client, parameters, config)
+        names = getattr(client, "array_names", None) or names
     names = names if len(names) == len(arrays) else [str(i) for i in range(len(arrays))]
     record = array_record({name: np.asarray(a) for name, a in zip(names, arrays, strict=True)})
     return RecordDict({"arrays": record, "metrics": _metric_record(num_examples, metrics, client_id)})
@@ -49,21 +56,27 @@ def fit_cohort(
     parameters: NDArrays,
     config: Mapping[str, Any],
 ) -> RecordDict:
-    """Train several clients, in the order of `clients`, and answer with one matrix.
+    """Train several clients, in the order of `clients`, and answer with one matrix, or one set of packs.
 
     A client that raises, or whose arrays are not the model's, is named in the reply with the reason;
     the others are not affected.
     """
     layout = Layout.of(dict(zip(names, parameters, strict=True)))
-    rows = np.empty((len(clients), layout.width), layout.row_dtype)
+    sparse = config.get("upload") == TopKUpload.kind
+    rows = np.empty((0 if sparse else len(clients), layout.width), layout.row_dtype)
+    models: list[SparseModel] = []
     ids: list[int] = []
     sizes: list[float] = []
     metrics: list[dict[str, float]] = []
     failed: dict[int, str] = {}
     for client in clients:
         try:
-            arrays, num_examples, own = _fit(factory(client), parameters, config)
-            DenseUpload.check_arrays(arrays, layout)
+            numpy_client = factory(client)
+            if sparse:
+                model, num_examples, own = _fit_sparse(numpy_client, layout, parameters, config)
+            else:
+                arrays, num_examples, own = _fit(numpy_client, parameters, config)
+                DenseUpload.check_arrays(arrays, layout)
             size, numbers = float(num_examples), _numbers(own)
         except Rejected as fault:
             failed[client] = str(fault)
@@ -71,12 +84,28 @@ def fit_cohort(
         except Exception as error:  # one bad client must not cost the cohort its round
             failed[client] = f"client raised: {type(error).__name__}: {error!s:.300}"
             continue
-        layout.write_row(arrays, rows[len(ids)])
+        if sparse:
+            models.append(model)
+        else:
+            layout.write_row(arrays, rows[len(ids)])
         ids.append(client)
         sizes.append(size)
         metrics.append(numbers)
-    upload = DenseUpload(ids, np.array(sizes), metrics, rows[: len(ids)])
+    upload: Upload
+    if sparse:
+        packs = Packs(layout.d, int(config.get(PACK_SIZE, DEFAULT_PACK_SIZE)))
+        upload = TopKUpload.of_models(ids, np.array(sizes), metrics, packs, models, layout)
+    else:
+        upload = DenseUpload(ids, np.array(sizes), metrics, rows[: len(ids)])
     return encode_upload(upload, layout, failed, cohort=True)
+
+
+def _fit_sparse(
+    client: NumPyClient, layout: Layout, parameters: NDArrays, config: Mapping[str, Any]
+) -> tuple[SparseModel, Any, Any]:
+    if not isinstance(client, TopKClient):
+        raise TypeError('the strategy asks for upload="topk", and this is no TopKClient')
+    return client.fit_sparse(layout, parameters, config)
 
 
 def evaluate_cohort(

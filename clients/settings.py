@@ -80,6 +80,13 @@ class ClientSettings(BaseModel):
     epochs: int = Field(2, ge=1, description="local epochs a round")
     batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
     batch_size: int = Field(16, ge=1, description="local batch size")
+    upload: Literal["weights", "gradient", "topk"] = Field("weights", description="what clients send")
+    upload_options: dict[str, OptionValue] = Field(
+        {}, description="of topk: ratio, importance (update or parameter), residual, half"
+    )
+    negatives: int = Field(
+        1, ge=1, description="recommenders: unrated items that each rated one is compared with"
+    )
     local_momentum: float = Field(
         0.0,
         ge=0,
@@ -88,7 +95,7 @@ class ClientSettings(BaseModel):
     )
     seed: int = Field(1, ge=0, description="the run's one seed")
 
-    @field_validator("attack_options", "model_options", mode="before")
+    @field_validator("attack_options", "model_options", "upload_options", mode="before")
     @classmethod
     def _parse_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
@@ -98,6 +105,11 @@ class ClientSettings(BaseModel):
         """Take the known keys of a Flower run config (kebab-case)."""
         known = {k.replace("-", "_"): v for k, v in run_config.items()}
         return cls(**{k: v for k, v in known.items() if k in cls.model_fields})
+
+    @property
+    def clients_remember(self) -> bool:
+        """Whether clients keep something from round to round, which must be saved with the model."""
+        return self.local_momentum > 0 or bool(self.upload_options.get("residual"))
 
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""

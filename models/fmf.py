@@ -1,5 +1,7 @@
 """FMF: matrix factorisation whose user vectors never leave the clients."""
 
+import itertools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -50,7 +52,7 @@ class FMF(Recommender):
         q = self.q.detach()
         base = q.T @ q + self.ridge * torch.eye(q.shape[1], dtype=q.dtype)
         vectors = []
-        for start, stop in zip(splits, splits[1:], strict=False):
+        for start, stop in itertools.pairwise(splits):
             own = q[torch.from_numpy(items[start:stop]).long()]
             system = base + self.confidence * (own.T @ own)
             vectors.append(torch.linalg.solve(system, (1 + self.confidence) * own.sum(dim=0)))

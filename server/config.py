@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_vali
 
 from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
+from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
@@ -53,7 +54,10 @@ class RunConfig(ClientSettings):
     )
     pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     rounds: int = Field(15, ge=1, description="rounds of training")
-    upload: Literal["weights", "gradient"] = Field("weights", description="what clients send")
+    pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
+    densify: Literal["zero", "contributors"] = Field(
+        "zero", description="topk: packs that a client did not send count as 0, or without that client"
+    )
     server_lr: float = Field(1.0, gt=0, description="server step size")
     lr_decay_rounds: tuple[int, ...] = Field(
         (), description="rounds after which the server step size decays, as 75,90"
@@ -118,6 +122,7 @@ class RunConfig(ClientSettings):
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
             *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
+            *_unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
         if self.byzantine >= self.clients:
@@ -136,6 +141,10 @@ class RunConfig(ClientSettings):
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
         f = self.byzantine
+        try:
+            TopK(**self.upload_options)  # type: ignore[arg-type]
+        except ValueError as error:
+            return [f"upload-options: {error}"]
         try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
@@ -202,6 +211,8 @@ class RunConfig(ClientSettings):
             pre=self.make_pre(),
             server_lr=self.server_lr,
             upload=self.upload,
+            pack_size=self.pack_size,
+            densify=self.densify,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
             num_clients=self.clients,

@@ -188,6 +188,7 @@ class Federation:
             "selected": last.selected,
             "quarantined": [{"client": client, "reason": reason} for client, reason in last.rejections],
             "skipped": last.skipped,
+            "dropped": [{"client": client, "reason": reason} for client, reason in last.dropped],
             "precision": precision,
             "recall": recall,
             "info": last.info,
@@ -206,7 +207,7 @@ class Federation:
         server = {f"strategy.{k}": v for k, v in self.robust.state_dict().items()}
         if isinstance(self.strategy, Adversary):
             server.update({f"adversary.{k}": v for k, v in self.strategy.state_dict().items()})
-        clients = self._fetch_client_state(grid) if self.config.local_momentum else {}
+        clients = self._fetch_client_state(grid) if self.config.clients_remember else {}
         self.recorder.checkpoint(Checkpoint(server_round, self.arrays, server, clients))
 
     def _restore(self, grid: Grid, checkpoint: Checkpoint) -> None:

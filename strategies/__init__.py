@@ -18,6 +18,7 @@ from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
 from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
 from byzflower.strategies.norm_trimmed_mean import NormTrimmedMean, norm_trimmed_mean
+from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.pre_aggregation import (
     PRE_AGGREGATIONS,
     AdaptiveClip,
@@ -30,6 +31,7 @@ from byzflower.strategies.pre_aggregation import (
 from byzflower.strategies.rbtm import RBTM, rbtm
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.safesparse import SafeSparse, safe_sparse
 from byzflower.strategies.sign_majority import SignMajority, sign_majority
 from byzflower.strategies.smea import SMEA, smea
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
@@ -54,6 +56,7 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "normtrimmedmean": NormTrimmedMean,
     "rbtm": RBTM,
     "rrfrs": RRFRS,
+    "safesparse": SafeSparse,
     "signmajority": SignMajority,
     "smea": SMEA,
     "srfrs": SRFRS,
@@ -91,10 +94,12 @@ __all__ = [
     "NearestNeighborMixing",
     "NormClipping",
     "NormTrimmedMean",
+    "PackedRows",
     "PreAggregation",
     "RobustStrategy",
     "RoundRecord",
     "Rows",
+    "SafeSparse",
     "SignMajority",
     "Sparsify",
     "TooFewClients",
@@ -116,6 +121,7 @@ __all__ = [
     "norm_clipping",
     "norm_trimmed_mean",
     "rbtm",
+    "safe_sparse",
     "sign_majority",
     "smea",
     "trimmed_mean",

@@ -11,7 +11,7 @@ from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.server import Grid
 from numpy.typing import NDArray
 
-from byzflower.strategies.base import RobustStrategy, StrategyOptions, capped_weights
+from byzflower.strategies.base import RobustStrategy, Stacked, StrategyOptions, capped_weights
 from byzflower.strategies.result import AggregationResult, NumByzantine, check, uniform_over
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.uploads.base import Rejection, Upload
@@ -25,27 +25,59 @@ NO_FILTER = "none"
 
 
 @dataclass
-class MomentsRound:
-    """What a round's clients uploaded, those left out that broke the update rule.
+class MomentsRound(Stacked):
+    """Moments uploads, those left out that broke the update rule.
+
+    Elsewhere than in the columns that anybody touched all clients are alike, with gradient 0 and the
+    parameters that it leads to; nothing here has as many columns as the model, but `rest`.
 
     Attributes:
-        upload: the clients, by ascending id, each with the rows that it touched.
-        columns: columns in [0, d) of the upload's values.
-        gradients: (width,) the gradients that led to them.
+        upload: the clients, each with the rows that it touched.
+        columns: columns in [0, d) that anybody touched, ascending.
+        places: place among `columns` of each of the upload's values.
+        recovered: the gradients that led to the upload's values.
         rest: (depth, d) state of a client that touched nothing.
-        rejections: who broke the rule, and how.
+        old_buffers: (num_buffers,) that were broadcast.
+        inspect: what the filter looks at.
     """
 
     upload: MomentsUpload
     columns: NDArray[np.int64]
-    gradients: torch.Tensor
+    places: NDArray[np.int64]
+    recovered: torch.Tensor
     rest: torch.Tensor
-    rejections: list[Rejection]
+    old_buffers: NDArray[Any]
+    inspect: Inspect
+
+    def gradients(self, device: torch.device) -> torch.Tensor:
+        """What the filter sees: (n, columns that anybody touched)."""
+        n, upload = len(self.upload), self.upload
+        if self.inspect == "gradients":
+            rows, values = torch.zeros(n, len(self.columns), dtype=self.rest.dtype), self.recovered
+        else:
+            rows = self.rest[0, self.columns].repeat(n, 1)
+            values = torch.from_numpy(upload.values[0])
+        for i in range(n):
+            mine = slice(upload.offsets[i], upload.offsets[i + 1])
+            rows[i, torch.from_numpy(self.places[mine])] = values[mine]
+        return rows.to(device)
 
     @property
-    def client_ids(self) -> list[int]:
-        """Clients, ascending."""
-        return self.upload.client_ids
+    def buffers(self) -> torch.Tensor:
+        """See `Stacked`."""
+        return torch.from_numpy(self.old_buffers - self.upload.buffers)
+
+    def mean_change(self, shares: NDArray[Any]) -> NDArray[Any]:
+        """Weighted mean over the clients of how far they are from one that touched nothing: (depth, columns).
+
+        In float64 and always in the order of the clients.
+        """
+        upload, rest = self.upload, self.rest.numpy()[:, self.columns].astype(np.float64)
+        total = np.zeros_like(rest)
+        for i in np.flatnonzero(shares).tolist():
+            places = self.places[upload.offsets[i] : upload.offsets[i + 1]]
+            total[:, places] += shares[i] * (upload.values_of(i) - rest[:, places])
+        return total
 
 
 class MomentsStrategy(RobustStrategy):
@@ -118,10 +150,13 @@ class MomentsStrategy(RobustStrategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send parameters, moments and the optimizer to a sample of clients."""
-        config.update(self.optimizer.to_config(self._steps + 1))
+        """Send parameters and moments to a sample of clients."""
         model = {name: array_view(array) for name, array in arrays.items()}
         return super().configure_train(server_round, array_record(self.with_moments(model)), config, grid)
+
+    def client_config(self) -> dict[str, Any]:
+        """See `RobustStrategy`; with the optimizer and the step to take."""
+        return {**super().client_config(), **self.optimizer.to_config(self._steps + 1)}
 
     def with_moments(self, model: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The arrays to broadcast: the model's, and the moments of each parameter, at first zero."""
@@ -163,48 +198,40 @@ class MomentsStrategy(RobustStrategy):
             good = np.repeat([i not in faults for i in range(len(upload))], np.diff(upload.offsets))
             upload = upload.take([i for i in range(len(upload)) if i not in faults])
             columns, gradients = columns[good], gradients[torch.from_numpy(good)]
-        return MomentsRound(upload, columns, gradients, rest, rejections)
+        union = own.columns(np.unique(upload.touched))
+        buffers = self._global[own.depth * own.model.d :]
+        return MomentsRound(
+            upload.client_ids,
+            upload.num_examples,
+            rejections,
+            upload,
+            union,
+            np.searchsorted(union, columns),
+            gradients,
+            rest,
+            buffers,
+            self.inspect,
+        )
 
     def _step(self, matrix: MomentsRound, layout: Layout) -> NDArray[Any]:
-        upload, own = matrix.upload, moments_layout(layout)
-        if len(upload) == 0:
+        own = moments_layout(layout)
+        if len(matrix.client_ids) == 0:
             raise TooFewClients("no usable upload arrived")
-        weights = capped_weights(torch.from_numpy(upload.num_examples), self.max_client_weight)
-        touched = np.unique(upload.touched)
-        columns = own.columns(touched)
-        result = self.apply(self._inspected(matrix, columns).to(self.device), weights.to(self.device))
-        share = result.weights if result.selected is None else uniform_over(result.selected, weights)
+        weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
+        result = self.apply(matrix.gradients(self.device), weights.to(self.device))
+        share = result.weights if result.selected is None else uniform_over(result.selected.cpu(), weights)
         shares = weights if share is None else share.cpu()
         new = self._global.copy()
-        own.state(new)[:] = matrix.rest.numpy()
-        own.state(new)[:, columns] += _mean_change(matrix, columns, shares.numpy())
+        state = own.state(new)
+        state[:] = matrix.rest.numpy()
+        state[:, matrix.columns] += matrix.mean_change(shares.numpy())
         if own.model.num_buffers:
-            old = self._global[-own.model.num_buffers :]
-            steps = torch.from_numpy(old - upload.buffers)
-            new[-own.model.num_buffers :] = old - self.aggregate_buffers(steps, result, weights).numpy()
+            new[state.size :] -= self.aggregate_buffers(matrix.buffers, result, weights).numpy()
         if not np.isfinite(new).all():
             raise TooFewClients("the new model would not be finite")
-        self._note(upload.client_ids, result)
-        self._moments = own.state(new)[1:].reshape(-1).copy()
-        self._steps += 1
+        self._note(matrix.client_ids, result)
+        self._moments, self._steps = state[1:].reshape(-1).copy(), self._steps + 1
         return new
-
-    def _inspected(self, matrix: MomentsRound, columns: NDArray[np.int64]) -> torch.Tensor:
-        """The rows that the filter sees: (n, columns that anybody touched).
-
-        Elsewhere all clients are alike, with gradient 0 and the parameters that it leads to.
-        """
-        n, upload = len(matrix.upload), matrix.upload
-        if self.inspect == "gradients":
-            rows, values = torch.zeros(n, len(columns), dtype=matrix.rest.dtype), matrix.gradients
-        else:
-            rows = matrix.rest[0, columns].repeat(n, 1)
-            values = torch.from_numpy(upload.values[0])
-        place = torch.from_numpy(np.searchsorted(columns, matrix.columns))
-        for i in range(n):
-            mine = slice(upload.offsets[i], upload.offsets[i + 1])
-            rows[i, place[mine]] = values[mine]
-        return rows
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -252,21 +279,6 @@ def _faults(upload: MomentsUpload, obeyed: NDArray[np.bool_], name: str) -> dict
         " coordinates"
         for i, count in zip(clients, counts, strict=True)
     }
-
-
-def _mean_change(matrix: MomentsRound, columns: NDArray[np.int64], shares: NDArray[Any]) -> NDArray[Any]:
-    """Weighted mean, over the clients, of how far they are from the state of one that touched nothing.
-
-    In float64 and always in the order of the clients.
-    """
-    upload, rest = matrix.upload, matrix.rest.numpy()
-    total = np.zeros((len(rest), len(columns)))
-    place = np.searchsorted(columns, matrix.columns)
-    for i in np.flatnonzero(shares):
-        mine = slice(upload.offsets[i], upload.offsets[i + 1])
-        change = upload.values[:, mine].astype(np.float64) - rest[:, matrix.columns[mine]]
-        total[:, place[mine]] += shares[i] * change
-    return total
 
 
 class ARFRS(MomentsStrategy):

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -17,18 +17,22 @@ from numpy.typing import NDArray
 
 from byzflower.randomness import numpy_generator, seed_for
 from byzflower.strategies.columns import column_median
+from byzflower.strategies.packs import PackedRows, over_contributors
 from byzflower.strategies.pre_aggregation import PreAggregation
-from byzflower.strategies.result import AggregationResult, NumByzantine, count_byzantine
+from byzflower.strategies.result import AggregationResult, Gradients, NumByzantine, count_byzantine
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
-from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload
+from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
+from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat, TopKUpload
 
-UploadMode = Literal["weights", "gradient"]
+UploadMode = Literal["weights", "gradient", "topk"]
+Densify = Literal["zero", "contributors"]
 UPLOAD_MODE = "upload"
+_NOT_FINITE = "NaN or Inf in the upload"
 
 
 class TooManySkippedRounds(RuntimeError):
@@ -41,6 +45,8 @@ class StrategyOptions(TypedDict, total=False):
     pre: Sequence[PreAggregation]
     server_lr: float
     upload: UploadMode
+    pack_size: int
+    densify: Densify
     max_client_weight: float | None
     max_skipped_rounds: int
     num_clients: int | None
@@ -68,6 +74,8 @@ class RoundRecord:
         rejections: who was quarantined, and why.
         selected: ids that the rule kept, for rules that select.
         weights: weight of each of `clients` in the aggregate, for rules that weight.
+        dropped: ids that the rule left out, and why, for rules that say.
+        masks: (n, P) bool, the packs that each of `clients` sent; None unless uploads are sparse.
         skipped: why the global model stayed as it was, or None.
         info: numbers that the rule reports.
         seconds: time spent decoding and aggregating.
@@ -81,6 +89,8 @@ class RoundRecord:
     rejections: list[Rejection] = field(default_factory=list)
     selected: list[int] | None = None
     weights: list[float] | None = None
+    dropped: list[Rejection] = field(default_factory=list)
+    masks: NDArray[np.bool_] | None = None
     skipped: str | None = None
     info: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -98,7 +108,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
     who crashed need not be who attacks. Leave room for that: Byzantine clients may send garbage, too.
     """
 
-    upload_kind: type[Upload] = DenseUpload
+    upload_kind: UploadFormat = DenseUpload
+    coordinate_wise: ClassVar[bool] = False  # treats columns one by one, and rows alike
 
     def __init__(self, **options: Unpack[StrategyOptions]) -> None:
         """Make the strategy.
@@ -110,8 +121,13 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   the rule selects and weights is then told of the clients as
                   `AggregationResult.for_clients` says.
                 * ``server_lr`` (default 1): step size v in w <- w - v * aggregate, positive.
-                * ``upload`` ("weights" or "gradient"): what clients send. Models are turned into
-                  pseudo-gradients g_i = w - w_i; gradients are used as they are.
+                * ``upload`` ("weights", "gradient" or "topk"): what clients send. Models are turned into
+                  pseudo-gradients g_i = w - w_i, of sparse models (`TopKClient`) the packs that were
+                  sent; gradients are used as they are.
+                * ``pack_size`` (default 64): scalars in a pack of a sparse model; clients are told.
+                * ``densify`` ("zero" or "contributors"): what a rule sees of packs that a client did not
+                  send: an update of 0, or not that client. The second is for coordinate-wise rules and
+                  means.
                 * ``max_client_weight`` (default none): cap, in (0, 1], on the share that one client's
                   self-reported num-examples gives it.
                 * ``max_skipped_rounds`` (default 3): rounds without an aggregate, in a row, before
@@ -127,6 +143,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.pre = tuple(options.pop("pre", ()))
         self.server_lr = options.pop("server_lr", 1.0)
         self.upload = options.pop("upload", "weights")
+        self.pack_size = options.pop("pack_size", DEFAULT_PACK_SIZE)
+        self.densify = options.pop("densify", "zero")
         self.max_client_weight = options.pop("max_client_weight", None)
         self.max_skipped_rounds = options.pop("max_skipped_rounds", 3)
         self.num_clients = options.pop("num_clients", None)
@@ -139,7 +157,12 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 options.setdefault(name, 1)  # type: ignore[misc]
         super().__init__(**options)  # type: ignore[misc]
         _check(self.server_lr > 0, "server_lr must be positive", self.server_lr)
-        _check(self.upload in ("weights", "gradient"), "upload must be weights or gradient", self.upload)
+        modes = ("weights", "gradient", "topk")
+        _check(self.upload in modes, "upload must be weights, gradient or topk", self.upload)
+        if self.upload == "topk":
+            self.upload_kind = TopKFormat(self.pack_size)
+        _check(self.pack_size >= 1, "pack_size must be at least 1", self.pack_size)
+        self._check_densify()
         cap = self.max_client_weight
         _check(cap is None or 0 < cap <= 1, "max_client_weight must be in (0, 1]", cap)
         _check(self.max_skipped_rounds >= 1, "max_skipped_rounds must be at least 1", self.max_skipped_rounds)
@@ -157,6 +180,19 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
 
     num_byzantine: NumByzantine | None = None
 
+    def _check_densify(self) -> None:
+        rule, mode = type(self), self.densify
+        _check(mode in ("zero", "contributors"), "densify must be zero or contributors", mode)
+        if mode == "zero":
+            return
+        own = rule.aggregate_contributors is not RobustStrategy.aggregate_contributors
+        _check(
+            rule.coordinate_wise or own,
+            f"densify must be zero: {rule.__name__} is neither coordinate-wise nor a mean",
+            mode,
+        )
+        _check(not self.pre, "densify must be zero with pre-aggregations", mode)
+
     @abstractmethod
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Aggregate a round's pseudo-gradients.
@@ -169,6 +205,27 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             TooFewClients: n is too small for the rule; the round is skipped.
         """
+
+    def aggregate_contributors(self, gradients: PackedRows, weights: torch.Tensor) -> AggregationResult:
+        """Aggregate every pack of sparse uploads over the clients that sent it.
+
+        Here: a coordinate-wise rule, to which each pack's contributors are all the rows there are; an f
+        given as a fraction is one of them. Packs with too few of them keep the global model's values.
+
+        Args:
+            gradients: n rows, see `PackedRows`.
+            weights: (n,) as for `aggregate`.
+
+        Raises:
+            TooFewClients: no pack has enough contributors.
+        """
+
+        def rule(rows: Rows) -> torch.Tensor:
+            equal = torch.full((rows.n,), 1 / rows.n, dtype=torch.float64, device=rows.device)
+            return self.aggregate(rows, equal).gradient
+
+        gradient, refused = over_contributors(gradients, rule)
+        return AggregationResult(gradient, info={"packs-with-too-few": float(refused)})
 
     def aggregate_buffers(
         self, buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor
@@ -193,11 +250,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             rows = step.apply(rows, self.num_byzantine, self.round_seed(f"pre-{i}"))
         return rows
 
-    def apply(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def apply(self, gradients: Gradients, weights: torch.Tensor) -> AggregationResult:
         """Apply pre-aggregations and rule.
 
         Args:
-            gradients: (n, d) finite rows, ordered by client id.
+            gradients: (n, d) finite rows, ordered by client id, or sparse ones (`PackedRows`).
             weights: (n,) float64, sums to 1.
 
         Returns:
@@ -206,7 +263,10 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             TooFewClients: n is too small.
         """
-        rows = self.pre_aggregate(gradients)
+        if isinstance(gradients, PackedRows) and self.densify == "contributors":
+            return self.aggregate_contributors(gradients, weights)
+        dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
+        rows = self.pre_aggregate(dense)
         return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
 
     def count_byzantine(self, rows: Rows) -> int:
@@ -228,6 +288,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """Seed of one use of randomness in this round's aggregation."""
         return seed_for(self.seed, purpose, self.last_round.round)
 
+    def client_config(self) -> dict[str, str | int]:
+        """What clients must know to upload what this strategy reads."""
+        packs = {PACK_SIZE: self.pack_size} if self.upload == "topk" else {}
+        return {UPLOAD_MODE: self.upload, **packs}
+
     # -- sending ---------------------------------------------------------------------------------
 
     def summary(self) -> None:
@@ -242,7 +307,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
     ) -> Iterable[Message]:
         """Send the global model to a sample of nodes, or of the clients that they host."""
         self.set_global(server_round, {name: array_view(array) for name, array in arrays.items()})
-        config[UPLOAD_MODE] = self.upload
+        config.update(self.client_config())
         messages = self._messages(
             server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
         )
@@ -353,11 +418,15 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """
         layout, record = self._require_layout(), self.last_round
         record.rejections += rejections
-        record.bytes_up = sum(sum(upload.client_bytes(layout)) for upload in uploads)
+        sent = [size for upload in uploads for size in upload.client_bytes(layout)]
+        record.bytes_up = sum(sent)
+        if self.upload == "topk" and sent:
+            record.info["bytes-to-dense"] = record.bytes_up / (len(sent) * layout.nbytes)
         started = time.perf_counter()
         matrix = self._stack(uploads, layout)
         record.rejections += matrix.rejections
         record.clients = matrix.client_ids
+        record.masks = matrix.masks
         record.seconds["decode"] = record.seconds.get("decode", 0.0) + time.perf_counter() - started
         for rejection in record.rejections:
             log(WARNING, "round %d: client %d quarantined: %s", record.round, *rejection)
@@ -370,23 +439,20 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._count_skips(record)
         return row
 
-    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> Any:
-        """Bring uploads into the order of their clients' ids and say which are not finite."""
-        return stack_dense(uploads, self._global if self.upload == "weights" else None, layout)
+    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> "Stacked":
+        return stack(uploads, None if self.upload == "gradient" else self._global, layout)
 
     def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:
         n = len(matrix.client_ids)
         if n == 0:
             raise TooFewClients("no usable upload arrived")
         weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
-        rows = matrix.rows.to(self.device)
-        result = self.apply(rows[:, : layout.d], weights.to(self.device))
+        result = self.apply(matrix.gradients(self.device), weights.to(self.device))
         step = np.empty_like(self._global)
         step[: layout.d] = result.gradient.cpu().numpy()
         step[: layout.d] *= self.server_lr
         if layout.num_buffers:
-            buffers = rows[:, layout.d :].cpu()
-            step[layout.d :] = self.aggregate_buffers(buffers, result, weights).numpy()
+            step[layout.d :] = self.aggregate_buffers(matrix.buffers, result, weights).numpy()
         new: NDArray[Any] = np.subtract(self._global, step, out=step)
         if not np.isfinite(new).all():
             raise TooFewClients("the new model would not be finite")
@@ -400,7 +466,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             record.selected = [client for client, keep in zip(clients, kept, strict=True) if keep]
         if result.weights is not None:
             record.weights = result.weights.tolist()
-        record.info = dict(result.info)
+        record.dropped = [Rejection(clients[i], reason) for i, reason in sorted(result.reasons.items())]
+        record.info = {**record.info, **result.info}
 
     def _count_skips(self, record: RoundRecord) -> None:
         if record.skipped is None:
@@ -542,7 +609,7 @@ class RememberingStrategy(RobustStrategy):
 
     previous: torch.Tensor | None = None
 
-    def apply(self, gradients: torch.Tensor, weights: torch.Tensor) -> AggregationResult:
+    def apply(self, gradients: Gradients, weights: torch.Tensor) -> AggregationResult:
         """See `RobustStrategy`; remembers the aggregate."""
         result = super().apply(gradients, weights)
         if torch.isfinite(result.gradient).all():
@@ -562,13 +629,118 @@ class RememberingStrategy(RobustStrategy):
 
 
 @dataclass
-class DenseMatrix:
-    """The rows of a round: client ids ascending, pseudo-gradients (n, width), reported sizes."""
+class Stacked(ABC):
+    """The uploads of a round: client ids ascending, reported sizes, and who had to be left out.
+
+    Attributes:
+        client_ids: of the n rows.
+        num_examples: (n,).
+        rejections: clients whose values are not finite.
+    """
 
     client_ids: list[int]
-    rows: torch.Tensor
     num_examples: NDArray[np.float64]
     rejections: list[Rejection]
+
+    masks: ClassVar[NDArray[np.bool_] | None] = None
+
+    @abstractmethod
+    def gradients(self, device: torch.device) -> Gradients:
+        """The n pseudo-gradients."""
+
+    @property
+    @abstractmethod
+    def buffers(self) -> torch.Tensor:
+        """The (n, num_buffers) steps of the buffers, on the CPU."""
+
+
+@dataclass
+class DenseMatrix(Stacked):
+    """Dense uploads.
+
+    Attributes:
+        rows: (n, width) pseudo-gradients and steps of the buffers.
+        d: how many columns are pseudo-gradients.
+    """
+
+    rows: torch.Tensor
+    d: int
+
+    def gradients(self, device: torch.device) -> torch.Tensor:
+        """See `Stacked`."""
+        return self.rows[:, : self.d].to(device)
+
+    @property
+    def buffers(self) -> torch.Tensor:
+        """See `Stacked`."""
+        return self.rows[:, self.d :]
+
+
+@dataclass
+class SparseRows(Stacked):
+    """Top-k uploads.
+
+    Attributes:
+        upload: the n sparse models.
+        reference: the global row that they started from.
+        d: how many of its columns are parameters.
+    """
+
+    upload: TopKUpload
+    reference: NDArray[Any]
+    d: int
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:  # type: ignore[override]
+        """The (n, P) packs that were sent."""
+        return self.upload.masks
+
+    def gradients(self, device: torch.device) -> PackedRows:
+        """See `Stacked`."""
+        upload = self.upload
+        return PackedRows(upload.packs, upload.masks, upload.values, self.reference[: self.d], device)
+
+    @property
+    def buffers(self) -> torch.Tensor:
+        """See `Stacked`."""
+        return torch.from_numpy(self.reference[self.d :] - self.upload.buffers)
+
+
+def stack(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> Stacked:
+    """Bring uploads of one kind into the order of their clients' ids, leaving out those with NaN or Inf.
+
+    Args:
+        uploads: of distinct clients.
+        reference: the global row to subtract models from; None if the uploads are gradients.
+        layout: the model's layout.
+    """
+    sparse = [upload for upload in uploads if isinstance(upload, TopKUpload)]
+    if sparse and reference is not None:
+        return stack_sparse(sparse, reference, layout)
+    return stack_dense(uploads, reference, layout)
+
+
+def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout: Layout) -> SparseRows:
+    """Do it with top-k uploads, of which only views are taken; see `stack`."""
+    found = {client: (upload, i) for upload in uploads for i, client in enumerate(upload.client_ids)}
+    limit = np.finfo(reference.dtype).max - np.abs(reference).max(initial=0)
+    finite, bad = [], []
+    for client in sorted(found):
+        upload, i = found[client]
+        if all(_within(values, limit) for values in (upload.values[i], upload.buffers[i])):
+            finite.append((client, upload, i))
+        else:
+            bad.append(Rejection(client, _NOT_FINITE))
+    clients = [client for client, _, _ in finite]
+    sizes = np.array([upload.num_examples[i] for _, upload, i in finite])
+    models = [upload.model(i) for _, upload, i in finite]
+    together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
+    return SparseRows(clients, sizes, bad, together, reference, layout.d)
+
+
+def _within(values: NDArray[Any], limit: float) -> bool:
+    """Whether no value is NaN, Inf, or so large that a difference to the model overflows."""
+    return not values.size or bool(-limit <= values.min() and values.max() <= limit)
 
 
 def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> DenseMatrix:
@@ -597,11 +769,11 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
     finite = finite_rows(matrix)
     order = sorted(ids)
     if bool(finite.all()):
-        return DenseMatrix(order, matrix, sizes, [])
+        return DenseMatrix(order, sizes, [], matrix, layout.d)
     keep = finite.nonzero().squeeze(1)
-    bad = [Rejection(order[i], "NaN or Inf in the upload") for i in (~finite).nonzero().squeeze(1).tolist()]
+    bad = [Rejection(order[i], _NOT_FINITE) for i in (~finite).nonzero().squeeze(1).tolist()]
     kept = keep.tolist()
-    return DenseMatrix([order[i] for i in kept], matrix[keep], sizes[kept], bad)
+    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, matrix[keep], layout.d)
 
 
 def finite_rows(matrix: torch.Tensor) -> torch.Tensor:

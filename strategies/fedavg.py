@@ -3,6 +3,7 @@
 import torch
 
 from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.packs import PackedRows, mean_of_contributors
 from byzflower.strategies.result import AggregationResult, Gradients
 from byzflower.strategies.rows import Rows
 
@@ -29,6 +30,10 @@ class FedAvg(RobustStrategy):
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `mean`."""
         return mean(gradients, weights)
+
+    def aggregate_contributors(self, gradients: PackedRows, weights: torch.Tensor) -> AggregationResult:
+        """Average every pack over the clients that sent it, in proportion to their weights."""
+        return AggregationResult(mean_of_contributors(gradients, weights), weights=weights)
 
     def aggregate_buffers(
         self, buffers: torch.Tensor, result: AggregationResult, weights: torch.Tensor

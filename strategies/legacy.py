@@ -21,8 +21,7 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 
 from byzflower.strategies.base import RobustStrategy
-from byzflower.uploads.base import CLIENT_ID, Rejected, Rejection, check_num_examples
-from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.base import CLIENT_ID, Rejected, Rejection, Upload, check_num_examples
 from byzflower.uploads.flower_compat import DecodeError, npy_view
 from byzflower.uploads.reply import Roster
 
@@ -60,7 +59,7 @@ class LegacyStrategy(LegacyFedAvg):
             server_round, parameters, client_manager
         )
         for _, fit in instructions:
-            fit.config = {**fit.config, "server-round": server_round, "upload": self.robust.upload}
+            fit.config = {**fit.config, "server-round": server_round, **self.robust.client_config()}
         return instructions
 
     def aggregate_fit(
@@ -118,7 +117,7 @@ class LegacyStrategy(LegacyFedAvg):
         claimed = result.metrics.get(CLIENT_ID, node)
         return claimed if isinstance(claimed, int) and claimed >= 0 else node
 
-    def _decode(self, node: int, result: FitRes) -> DenseUpload:
+    def _decode(self, node: int, result: FitRes) -> Upload:
         if result.status.code != Code.OK:
             raise Rejected(f"client reported {result.status.message!s:.200}")
         client = self._client_id(node, result)
@@ -127,8 +126,11 @@ class LegacyStrategy(LegacyFedAvg):
         size = check_num_examples(result.num_examples)
         layout = self.robust._require_layout()
         arrays = _decode_arrays(result.parameters, layout.nbytes)
-        row = DenseUpload.parse_client({str(i): array for i, array in enumerate(arrays)}, layout)
-        return DenseUpload([client], np.array([size]), [{}], row[None])
+        names = self.robust.upload_kind.names(layout)
+        named = {names[i] if i < len(names) else str(i): array for i, array in enumerate(arrays)}
+        return self.robust.upload_kind.from_payload(
+            named, layout, [client], np.array([size]), [{}], cohort=False
+        )
 
 
 def _decode_arrays(parameters: Parameters, max_bytes: int) -> NDArrays:

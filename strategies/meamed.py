@@ -30,6 +30,8 @@ def meamed(gradients: Gradients, num_byzantine: int) -> AggregationResult:
 class MeaMed(BoundedStrategy):
     """Coordinate-wise mean of the n-f values closest to the median."""
 
+    coordinate_wise = True
+
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `meamed`."""
         return meamed(gradients, self.count_byzantine(gradients))

@@ -23,6 +23,8 @@ def median(gradients: Gradients) -> AggregationResult:
 class Median(RobustStrategy):
     """Coordinate-wise median of the pseudo-gradients."""
 
+    coordinate_wise = True
+
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `median`."""
         return median(gradients)

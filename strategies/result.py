@@ -21,12 +21,14 @@ class AggregationResult:
         selected: boolean (n,), the rows that were kept, for rules that select; else None.
         weights: (n,) the weights of the rows in the aggregate, for rules that weight; else None.
         info: numbers worth recording, e.g. scores' extremes.
+        reasons: why rows were left out, by position, for rules that say.
     """
 
     gradient: torch.Tensor
     selected: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     info: Mapping[str, float] = field(default_factory=dict)
+    reasons: Mapping[int, str] = field(default_factory=dict)
 
     def for_clients(self, rows: Rows) -> "AggregationResult":
         """Say `selected` and `weights` of the clients that the rows were made of.

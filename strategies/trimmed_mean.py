@@ -35,6 +35,8 @@ class TrimmedMean(BoundedStrategy):
     SafeSparse's trim fraction of 0.1 on each side is `num_byzantine=0.1`.
     """
 
+    coordinate_wise = True
+
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `trimmed_mean`."""
         return trimmed_mean(gradients, self.count_byzantine(gradients))

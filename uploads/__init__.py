@@ -1,17 +1,23 @@
 """What travels between clients and server: typed, validated uploads in both of Flower's dialects."""
 
-from byzflower.uploads.base import Rejected, Rejection, Upload
+from byzflower.uploads.base import Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_reply, encode_upload
+from byzflower.uploads.topk import Packs, SparseModel, TopKFormat, TopKUpload
 
 __all__ = [
     "DenseUpload",
     "Layout",
+    "Packs",
     "Rejected",
     "Rejection",
     "Roster",
+    "SparseModel",
+    "TopKFormat",
+    "TopKUpload",
     "Upload",
+    "UploadFormat",
     "collect_uploads",
     "decode_reply",
     "encode_upload",

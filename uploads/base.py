@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,19 +63,15 @@ class Upload(ABC):
     def client_bytes(self, layout: Layout) -> list[int]:
         """Bytes of array payload that each client sends when it is alone on its node."""
 
-    @classmethod
-    @abstractmethod
-    def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
-        """Validate one client's named arrays.
 
-        Raises:
-            Rejected: with the reason.
-        """
+class UploadFormat(Protocol):
+    """How a server reads one kind of upload (the class of the upload itself, where that says it all)."""
 
-    @classmethod
-    @abstractmethod
+    def names(self, layout: Layout) -> tuple[str, ...]:
+        """Names of the arrays of an ordinary client's reply, in order."""
+
     def from_payload(
-        cls,
+        self,
         arrays: Mapping[str, NDArray[Any]],
         layout: Layout,
         client_ids: list[int],
@@ -83,8 +79,8 @@ class Upload(ABC):
         metrics: list[dict[str, float]],
         *,
         cohort: bool,
-    ) -> Self:
-        """Rebuild what `payload` made, from untrusted arrays.
+    ) -> Upload:
+        """Rebuild what `Upload.payload` made, from untrusted arrays.
 
         Raises:
             Rejected: with the reason.

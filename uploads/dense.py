@@ -45,6 +45,11 @@ class DenseUpload(Upload):
         return [layout.nbytes] * len(self)
 
     @classmethod
+    def names(cls, layout: Layout) -> tuple[str, ...]:
+        """The model's own."""
+        return layout.names
+
+    @classmethod
     def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
         """Flatten one client's named arrays into a row.
 

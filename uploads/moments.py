@@ -13,8 +13,6 @@ from byzflower.uploads.base import Rejected, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
 
-Integers = NDArray[np.integer[Any]]
-
 _PREFIX = "moments/"
 TOUCHED, SPLITS, VALUES, BUFFERS = "touched", "splits", "values", "buffers"
 COMPACT = (TOUCHED, SPLITS, VALUES, BUFFERS)
@@ -77,7 +75,7 @@ class MomentsLayout:
         """(num_rows,) parameters in each row."""
         return np.diff(self.starts)
 
-    def columns(self, rows: Integers) -> NDArray[np.int64]:
+    def columns(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
         """Columns, in [0, d), of the given rows, one row after the other."""
         widths = self.widths[rows]
         ends = np.cumsum(widths)
@@ -98,24 +96,14 @@ def moments_layout(full: Layout) -> MomentsLayout:
     """
     own = [i for i, name in enumerate(full.names) if not name.startswith(_PREFIX)]
     slots = dict.fromkeys(name.split("/")[1] for name in full.names if name.startswith(_PREFIX))
-    model = Layout(*(tuple(part[i] for i in own) for part in (full.names, full.shapes, full.dtypes)))
+    model = Layout(
+        tuple(full.names[i] for i in own),
+        tuple(full.shapes[i] for i in own),
+        tuple(full.dtypes[i] for i in own),
+    )
     layout = MomentsLayout(model, tuple(slots))
     if not slots or layout.full != full:
         raise ValueError("these arrays are not a model and the moments of its parameters")
-    return layout
-
-
-def broadcast_layout(model: Layout, count: int, slots: Sequence[str]) -> MomentsLayout:
-    """The layout of `count` broadcast arrays, for the model that a client knows.
-
-    Raises:
-        ValueError: it is another number of arrays.
-    """
-    layout = MomentsLayout(model, tuple(slots))
-    if count != len(layout.full.names):
-        raise ValueError(
-            f"{count} arrays were broadcast, expected {len(layout.full.names)}: model and moments"
-        )
     return layout
 
 
@@ -238,14 +226,10 @@ class MomentsUpload(Upload):
         rows = np.diff(self.splits) * self.touched.itemsize + 2 * self.splits.itemsize
         return [int(b) for b in values + rows + self.buffers.shape[1] * self.buffers.itemsize]
 
-    @classmethod
-    def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
-        """Flatten one client's full form into a row.
-
-        Raises:
-            Rejected: with the reason.
-        """
-        return DenseUpload.parse_client(arrays, layout)
+    @staticmethod
+    def names(layout: Layout) -> tuple[str, ...]:
+        """Names of the full form's arrays, in order."""
+        return layout.names
 
     @classmethod
     def from_payload(
@@ -265,9 +249,8 @@ class MomentsUpload(Upload):
         """
         own = moments_layout(layout)
         if tuple(arrays) == COMPACT:
-            parts = [arrays[name] for name in COMPACT]
-            offsets = _check_compact(*parts, own, layout.row_dtype, len(client_ids))
-            touched, splits, values, buffers = parts
+            touched, splits, values, buffers = (arrays[name] for name in COMPACT)
+            offsets = _check_compact(touched, splits, values, buffers, own, len(client_ids))
             return cls(client_ids, num_examples, metrics, splits, touched, values, buffers, offsets)
         dense = DenseUpload.from_payload(arrays, layout, client_ids, num_examples, metrics, cohort=cohort)
         return cls.of_rows(dense, own)
@@ -299,7 +282,6 @@ def _check_compact(
     values: NDArray[Any],
     buffers: NDArray[Any],
     layout: MomentsLayout,
-    dtype: np.dtype[Any],
     k: int,
 ) -> NDArray[np.int64]:
     """Check the compact form of k clients.
@@ -313,8 +295,8 @@ def _check_compact(
     for name, array, kind, ndim in (
         (TOUCHED, touched, np.dtype(np.int32), 1),
         (SPLITS, splits, np.dtype(np.int64), 1),
-        (VALUES, values, dtype, 2),
-        (BUFFERS, buffers, dtype, 2),
+        (VALUES, values, layout.full.row_dtype, 2),
+        (BUFFERS, buffers, layout.full.row_dtype, 2),
     ):
         if array.dtype != kind or array.ndim != ndim:
             raise Rejected(f"{name!r} is {array.dtype} of {array.ndim} dimensions, expected {kind} of {ndim}")
@@ -336,4 +318,5 @@ def _check_compact(
         raise Rejected(f"{VALUES!r} has shape {values.shape}, expected {(layout.depth, int(offsets[-1]))}")
     if buffers.shape != (k, layout.model.num_buffers):
         raise Rejected(f"{BUFFERS!r} has shape {buffers.shape}, expected {(k, layout.model.num_buffers)}")
-    return offsets[splits]
+    divided: NDArray[np.int64] = offsets[splits]
+    return divided

@@ -12,6 +12,7 @@ from byzflower.uploads.base import (
     Rejected,
     Rejection,
     Upload,
+    UploadFormat,
     check_num_examples,
 )
 from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_view, records_of
@@ -139,7 +140,7 @@ class ReplyFault(NamedTuple):
 
 
 def decode_reply(
-    message: Message, kind: type[Upload], layout: Layout, weighted_by_key: str = NUM_EXAMPLES
+    message: Message, kind: UploadFormat, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[Upload | None, list[ReplyFault]]:
     """Decode one untrusted reply.
 
@@ -216,7 +217,7 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 
 
 def _decode_content(
-    content: RecordDict, node: int, kind: type[Upload], layout: Layout, weighted_by_key: str
+    content: RecordDict, node: int, kind: UploadFormat, layout: Layout, weighted_by_key: str
 ) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
@@ -248,7 +249,7 @@ def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
 
 def collect_uploads(
     replies: Iterable[Message],
-    kind: type[Upload],
+    kind: UploadFormat,
     layout: Layout,
     roster: Roster,
     weighted_by_key: str = NUM_EXAMPLES,
