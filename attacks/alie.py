@@ -46,10 +46,13 @@ class ALIE(CollusiveAttack):
         z: standard deviations from the mean; None for the formula of `largest_hidden_z`. The papers
             use 1.5 (STRIKE), 0.1 (Spattack) and the formula (ROP).
         sign: -1 or +1.
+        alternate: turn the sign around in every other round, so that nothing adds up over time (ROP,
+            equation 19: the attack that it shows to be harmless).
     """
 
     z: float | None = 1.5
     sign: int = -1
+    alternate: bool = False
 
     def __post_init__(self) -> None:
         """Check the parameters."""
@@ -60,4 +63,5 @@ class ALIE(CollusiveAttack):
     def craft(self, view: AttackView) -> torch.Tensor:
         """Apply `alie`."""
         z = largest_hidden_z(view.num_clients, view.num_byzantine) if self.z is None else self.z
-        return repeat(alie(view.benign, z, self.sign), view.num_byzantine)
+        sign = -self.sign if self.alternate and view.round % 2 else self.sign
+        return repeat(alie(view.benign, z, sign), view.num_byzantine)

@@ -9,16 +9,21 @@ import numpy as np
 from flwr.client import Client, NumPyClient
 from flwr.clientapp import ClientApp
 from flwr.common import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
+from numpy.typing import NDArray
 
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
+from byzflower.clients.ranking import RankingClient, fit_users
 from byzflower.clients.settings import SETTINGS, ClientSettings
 from byzflower.clients.sparse import TopKClient
 from byzflower.uploads.base import CLIENT_IDS
 from byzflower.uploads.flower_compat import array_view, records_of
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
+# What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.
+_NODE_SETTINGS = {"attack": "attack", "attack-options": "attack_options", "data": "data"}
+FitTogether = Callable[[list[int], list[NDArray[Any]], ConfigRecord, Context], RecordDict | None]
 ListClients = Callable[[ConfigRecord, Context], list[int]]
 
 
@@ -36,7 +41,9 @@ def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
     )
 
 
-def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None) -> ClientApp:
+def cohort_client_app(
+    make_client: MakeClient, hosted: ListClients | None = None, fit_together: FitTogether | None = None
+) -> ClientApp:
     """Make a ClientApp whose node hosts any number of NumPyClients.
 
     Under a strategy with `num_clients`, a node trains the clients that the server names and answers
@@ -45,6 +52,8 @@ def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None
     Args:
         make_client: makes a client from its logical id, the message's config and the node's context.
         hosted: which clients a message is for, instead of the rule above.
+        fit_together: trains several clients at once; None, or where it returns None, they are trained one
+            after the other.
     """
     hosted = hosted or _asked_or_own
 
@@ -55,7 +64,7 @@ def cohort_client_app(make_client: MakeClient, hosted: ListClients | None = None
             return reply
         if message.metadata.message_type.startswith(MessageType.QUERY):
             return Message(_exchange_state(message, context), reply_to=message)
-        return Message(_answer(message, context, make_client, hosted), reply_to=message)
+        return Message(_answer(message, context, make_client, hosted, fit_together), reply_to=message)
 
     def client_fn(context: Context) -> Client:
         client = make_client(_partition(context), ConfigRecord(), context)
@@ -73,15 +82,34 @@ def _partition(context: Context) -> int:
     return int(context.node_config.get("partition-id", 0))
 
 
-def make_client(client_id: int, settings: ClientSettings, state: RecordDict) -> NumPyClient:
-    """Make the honest or Byzantine client with this id, whose upload is sparse if the settings say so."""
+def make_client(
+    client_id: int, settings: ClientSettings, state: RecordDict, byzantine: bool | None = None
+) -> NumPyClient:
+    """Make the client with this id: Byzantine if it is told to be, or, untold, if the settings say so.
+
+    Its upload is sparse if the settings say so.
+    """
+    if settings.recommends:
+        return RankingClient(client_id, settings)
     attack = settings.make_attack()
+    chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
-    if attack is not None and client_id in settings.byzantine_ids():
+    if attack is not None and chosen:
         client = ByzantineClient(client_id, settings, attack, state)
     if settings.upload != "topk":
         return client
     return TopKClient(client, **settings.upload_options, state=state, client_id=client_id)  # type: ignore[arg-type]
+
+
+def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
+    """Make a client as the server's settings say, except for what its own node was started with."""
+    own = context.node_config
+    settings = _settings(config, context)
+    changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
+    if changes:
+        settings = ClientSettings(**{**settings.model_dump(), **changes})
+    byzantine = own.get("byzantine")
+    return make_client(client_id, settings, context.state, None if byzantine is None else bool(byzantine))
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -109,7 +137,13 @@ def _parse_settings(text: str) -> ClientSettings:
     return ClientSettings(**json.loads(text))
 
 
-def _answer(message: Message, context: Context, make: MakeClient, clients_of: ListClients) -> RecordDict:
+def _answer(
+    message: Message,
+    context: Context,
+    make: MakeClient,
+    clients_of: ListClients,
+    fit_together: FitTogether | None,
+) -> RecordDict:
     arrays = next(iter(records_of(message.content, ArrayRecord).values()))
     config = next(iter(records_of(message.content, ConfigRecord).values()), ConfigRecord())
     names, parameters = list(arrays), [array_view(array) for array in arrays.values()]
@@ -125,6 +159,9 @@ def _answer(message: Message, context: Context, make: MakeClient, clients_of: Li
             return fit_one(client, names, parameters, config, asked)
         return evaluate_one(client, parameters, config, asked)
     if training:
+        together = None if fit_together is None else fit_together(clients, parameters, config, context)
+        if together is not None:
+            return together
         return fit_cohort(clients, factory, names, parameters, config)
     return evaluate_cohort(clients, factory, parameters, config)
 
@@ -137,7 +174,12 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
     return RecordDict() if sent else RecordDict({**records_of(context.state, ArrayRecord)})
 
 
-app = cohort_client_app(
-    lambda client, config, context: make_client(client, _settings(config, context), context.state),
-    hosted_clients,
-)
+def _fit_together(
+    clients: list[int], parameters: list[NDArray[Any]], config: ConfigRecord, context: Context
+) -> RecordDict | None:
+    """Users of a recommender are trained in one batch."""
+    settings = _settings(config, context)
+    return fit_users(clients, settings, parameters, dict(config)) if settings.recommends else None
+
+
+app = cohort_client_app(_node_client, hosted_clients, _fit_together)

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from byzflower.datasets.base import DataNotFoundError, Dataset
 from byzflower.datasets.cifar import load_cifar10, load_cifar10_jpeg, load_cifar100
 from byzflower.datasets.digits import load_digits_dataset
+from byzflower.datasets.feedback import FEEDBACK, load_feedback
 from byzflower.datasets.femnist import load_femnist
+from byzflower.datasets.imagenet12 import load_imagenet12
+from byzflower.datasets.interactions import Interactions
 from byzflower.datasets.partition import class_counts, make_partition, partition_natural
 from byzflower.datasets.vision import load_fashion_mnist, load_mnist
 
@@ -16,6 +19,7 @@ DATASETS: dict[str, Callable[[str], Dataset]] = {
     "digits": load_digits_dataset,
     "fashion_mnist": load_fashion_mnist,
     "femnist": load_femnist,
+    "imagenet12": load_imagenet12,
     "mnist": load_mnist,
 }
 
@@ -35,10 +39,13 @@ def load_dataset(name: str, data: str = "") -> Dataset:
 
 __all__ = [
     "DATASETS",
+    "FEEDBACK",
     "DataNotFoundError",
     "Dataset",
+    "Interactions",
     "class_counts",
     "load_dataset",
+    "load_feedback",
     "make_partition",
     "partition_natural",
 ]

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from byzflower.attacks import AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import AttackView, CollusiveAttack, Knowledge, TensorColumns, majority_size
 from byzflower.randomness import torch_generator
-from byzflower.server.diagnostics import diagnose
+from byzflower.server.diagnostics import SMALLEST_PICTURE, diagnose, embed
 from byzflower.strategies.base import (
     UPLOAD_MODE,
     DenseMatrix,
@@ -25,6 +25,7 @@ from byzflower.strategies.base import (
 from byzflower.strategies.rows import TooFewClients
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
 from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply, encode_upload
@@ -49,6 +50,8 @@ class Adversary(Strategy):
         server_lr: float = 1.0,
         seed: int = 0,
         diagnostics: bool = False,
+        embed_rounds: Collection[int] = (),
+        assumed: float = 0.0,
     ) -> None:
         """Wrap a strategy.
 
@@ -64,6 +67,10 @@ class Adversary(Strategy):
             seed: of the attack's randomness.
             diagnostics: measure how the attack lies among the benign updates (`diagnose`), every round,
                 into `info`. It takes some passes over all uploads.
+            embed_rounds: rounds in which to lay the benign updates out in the plane (`embed`), into
+                `embedding`.
+            assumed: f/n, below 1/2, of which the skewed majority is named in rounds without Byzantine
+                uploads.
 
         Raises:
             ValueError: not exactly one of `num_byzantine` and `byzantine`.
@@ -78,7 +85,10 @@ class Adversary(Strategy):
         self.seed = seed
         self._weighted_by = getattr(strategy, "weighted_by_key", NUM_EXAMPLES)
         self.diagnostics = diagnostics
+        self.embed_rounds = frozenset(embed_rounds)
+        self.assumed = assumed
         self.info: dict[str, float] = {}
+        self.embedding: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._ranks: dict[int, int] = {}
         self._layout: Layout | None = None
@@ -90,6 +100,10 @@ class Adversary(Strategy):
     def summary(self) -> None:
         """Log the wrapped strategy's settings."""
         self.strategy.summary()
+
+    def start(self, grid: Grid, *args: Any, **kwargs: Any) -> Result:
+        """Run all rounds, as `RobustStrategy.start` does."""
+        return super().start(guarded(grid), *args, **kwargs)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -112,7 +126,7 @@ class Adversary(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Rewrite the Byzantine replies, then let the wrapped strategy aggregate."""
         started = time.perf_counter()
-        self.info = {}
+        self.info, self.embedding = {}, {}
         replies = list(replies)
         if not isinstance(self.strategy, RobustStrategy):
             replies = [single for reply in replies for single in self._singles(reply)]
@@ -124,9 +138,9 @@ class Adversary(Strategy):
         result: tuple[ArrayRecord | None, MetricRecord | None] = self.strategy.aggregate_train(
             server_round, replies
         )
-        if self.diagnostics:
+        if self.diagnostics or server_round in self.embed_rounds:
             started = time.perf_counter()
-            self.info = self._diagnose(replies, result[0])
+            self._observe(server_round, replies, result[0])
             self.seconds["diagnostics"] = time.perf_counter() - started
         return result
 
@@ -235,18 +249,22 @@ class Adversary(Strategy):
         """The aggregate that led from the last broadcast to this one, as two broadcasts reveal it."""
         return torch.from_numpy((self._global - row)[: layout.d] / self._step_size)
 
-    def _diagnose(self, replies: list[Message], arrays: ArrayRecord | None) -> dict[str, float]:
+    def _observe(self, server_round: int, replies: list[Message], arrays: ArrayRecord | None) -> None:
         layout = self._require_layout()
         arrived = [upload for reply in replies if (upload := self._decode(reply, layout)) is not None]
         benign, byzantine = (
             self._uploads_of(arrived, layout, byzantine=which).rows[:, : layout.d] for which in (False, True)
         )
-        if len(benign) == 0:
-            return {}
-        aggregate = None
-        if arrays is not None:
-            aggregate = self._step_to(layout.row([array_view(a) for a in arrays.values()]), layout)
-        return diagnose(benign, byzantine, self._previous, aggregate)
+        n = len(benign) + len(byzantine)
+        f = len(byzantine) or int(self.assumed * n)
+        size = majority_size(len(benign), n, f) if n > 2 * f else 0
+        if self.diagnostics and len(benign) > 0:
+            aggregate = None
+            if arrays is not None:
+                aggregate = self._step_to(layout.row([array_view(a) for a in arrays.values()]), layout)
+            self.info = diagnose(benign, byzantine, self._previous, aggregate, size)
+        if server_round in self.embed_rounds and len(benign) >= SMALLEST_PICTURE:
+            self.embedding = embed(benign, size)
 
     def _replaced(
         self, reply: Message, upload: DenseUpload, crafted: dict[int, torch.Tensor], layout: Layout

@@ -15,12 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from byzflower.attacks import ATTACKS
+from byzflower.clients.ranking import divided_feedback
 from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, class_counts
 from byzflower.models import MODELS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.figures import skew_picture, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
@@ -109,13 +111,14 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     first = configs[0]
     title = f"{first.dataset}, {first.clients} clients, {first.byzantine} Byzantine ({first.attack})"
     table = Table(title=title)
-    for column in ("strategy", "accuracy", "kept of n", "precision", "recall", "quarantined"):
+    score = "precision@1" if first.recommends else "accuracy"
+    for column in ("strategy", score, "kept of n", "precision", "recall", "quarantined"):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for config, result in zip(configs, results, strict=True):
         kept = "all" if result["kept"] is None else f"{result['kept']:.1f} of {config.clients}"
         table.add_row(
             config.strategy,
-            _number(result["accuracy"]),
+            _number(result.get(score)),
             kept,
             _number(result["precision"]),
             _number(result["recall"]),
@@ -125,19 +128,32 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     folders = [Recorder(config).folder for config in configs]
     names = [config.strategy for config in configs]
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
-    picture = plot_accuracy(histories, folders[-1] / "accuracy.png", title)
-    dataset, parts = training_data(first)
+    pictures = {} if first.recommends else _draw_classes(first, folders[-1], histories, title)
+    for config, folder, result in zip(configs, folders, results, strict=True):
+        _draw_skew(folder, result, f"{title}, {config.strategy}")
+    for path in folders:
+        console.print(f"results: {path}", soft_wrap=True, highlight=False)
+    for path, what in pictures.items():
+        console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+
+
+def _draw_classes(config: RunConfig, folder: Path, histories: dict[str, Any], title: str) -> dict[Path, str]:
+    """Draw a classifier's accuracy and its clients' classes; the files, and what is in each."""
+    dataset, parts = training_data(config)
     counts = class_counts(parts, dataset.train_y, dataset.num_classes)
-    partition = plot_partition(counts, folders[-1] / "partition.png", first.byzantine_ids())
-    table_of_it = write_partition(counts, folders[-1] / "partition.csv", first.byzantine_ids())
-    for what, where in (
-        ("results", None),
-        ("plot", picture),
-        ("partition", partition),
-        ("partition", table_of_it),
-    ):
-        for path in folders if where is None else [where]:
-            console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+    return {
+        plot_accuracy(histories, folder / "accuracy.png", title): "plot",
+        plot_partition(counts, folder / "partition.png", config.byzantine_ids()): "partition",
+        write_partition(counts, folder / "partition.csv", config.byzantine_ids()): "partition",
+    }
+
+
+def _draw_skew(folder: Path, result: Record, title: str) -> None:
+    """Draw the rounds that were to be laid out in the plane."""
+    if (figure := skew_picture(result["history"], title, "black")) is not None:
+        (folder / "skew.png").write_bytes(to_png(figure))
+        (folder / "skew.svg").write_text(to_svg(figure))
+        console.print(f"gradient skew: {folder / 'skew.png'}, skew.svg", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:
@@ -147,7 +163,7 @@ def _number(value: float | None) -> str:
 def _check_data(config: RunConfig) -> None:
     """Load (and, the first time, prepare) the data before any engine starts."""
     try:
-        training_data(config.client_settings())
+        (divided_feedback if config.recommends else training_data)(config.client_settings())
     except ValueError as error:
         raise ConfigError(f"clients/partition: {error}") from None
 

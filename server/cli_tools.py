@@ -2,22 +2,24 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from byzflower.server.claims import verdicts
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
-from byzflower.server.figures import curves, heat_map, to_png, to_svg
+from byzflower.server.figures import PAGE_INK, curves, heat_map, skew_picture, to_png, to_svg
 from byzflower.server.page import OTHER_METRICS, to_html
 from byzflower.server.recipe import Cell, Plan, Scale, find_recipes, load_plan, select
 from byzflower.server.redteam import Verdict, attack_all, find_strategy
-from byzflower.server.results import RECIPE_FILE, Report, load_report
+from byzflower.server.results import RECIPE_FILE, Report, load_report, place_of
 from byzflower.server.runner import Progress, State, is_done, run_cells
 from byzflower.server.tables import to_csv, to_latex, to_markdown
 
@@ -181,7 +183,7 @@ def _run_with_table(plan: Plan, cells: Sequence[Cell], jobs: int) -> list[Progre
 
 
 def _place(cell: Cell) -> str:
-    return ", ".join(f"{axis} {label}" for axis, label in cell.labels.items())
+    return place_of(cell.labels, cell.tried)
 
 
 # -- report ---------------------------------------------------------------------------------------------
@@ -196,21 +198,41 @@ def markdown(loaded: Report) -> str:
     origin = f" Reproduces {recipe.reproduces}." if recipe.reproduces else ""
     lines.append(f"{done} of {len(loaded.runs)} runs of {loaded.name}.{origin}\n")
     lines += [f"Smaller than the original: {loaded.note}\n"] if loaded.note else []
+    lines += _claims(loaded)
     for number, panel in enumerate(loaded.panels()):
-        for metric in (recipe.metric, *OTHER_METRICS):
+        for metric in _metrics(loaded):
             table = loaded.table(metric, panel)
             if metric == recipe.metric or not table.is_empty:
                 lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
-        lines.append(f"![{recipe.metric} over rounds](curves-{number}.png)\n")
-    for run in loaded.failures:
-        where = ", ".join(f"{axis} {label}" for axis, label in run.labels.items())
-        lines.append(f"Failed: {where}: {run.error}\n")
+        for metric in (recipe.metric, *recipe.also):
+            lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")
+    lines += [f"![gradient skew]({name}.png)\n" for name, _ in _skew_pictures(loaded, "black")]
+    lines += [f"Failed: {run.place}: {run.error}\n" for run in loaded.failures]
     return "\n".join(lines)
+
+
+def _claims(loaded: Report) -> list[str]:
+    lines = ["## Claims\n"] if loaded.recipe.claim else []
+    for claim in loaded.recipe.claim:
+        found = [f"* {verdict}" for verdict in verdicts(loaded, claim)] or ["* no results yet"]
+        lines.append("\n".join([f"{claim.text}\n", *found, ""]))
+    return lines
+
+
+def _metrics(loaded: Report) -> list[str]:
+    """What there are tables of, each once."""
+    recipe = loaded.recipe
+    return list(dict.fromkeys([recipe.metric, *recipe.also, *loaded.diagnostics, *OTHER_METRICS]))
+
+
+def _file(kind: str, metric: str, loaded: Report, number: int) -> str:
+    """Name of a picture; the recipe's own metric needs no naming."""
+    return f"{kind}-{number}" if metric == loaded.recipe.metric else f"{kind}-{metric}-{number}"
 
 
 def _write_tables(loaded: Report, target: Path) -> None:
     for number, panel in enumerate(loaded.panels()):
-        for metric in (loaded.recipe.metric, *OTHER_METRICS):
+        for metric in _metrics(loaded):
             table = loaded.table(metric, panel)
             if table.is_empty:
                 continue
@@ -220,16 +242,24 @@ def _write_tables(loaded: Report, target: Path) -> None:
 
 
 def _write_figures(loaded: Report, target: Path) -> None:
+    for name, figure in _pictures(loaded, "black"):
+        (target / f"{name}.png").write_bytes(to_png(figure))
+    for name, figure in _pictures(loaded, PAGE_INK):
+        (target / f"{name}.svg").write_text(to_svg(figure))
+
+
+def _pictures(loaded: Report, ink: str) -> Iterator[tuple[str, Figure]]:
+    recipe = loaded.recipe
     for number, panel in enumerate(loaded.panels()):
-        table = loaded.table(loaded.recipe.metric, panel)
-        for ink in ("#010203", "black"):
-            for name, figure in (
-                (f"curves-{number}", curves(loaded, panel, ink)),
-                (f"heat-map-{number}", heat_map(table, ink)),
-            ):
-                if figure is None:
-                    continue
-                if ink == "black":
-                    (target / f"{name}.png").write_bytes(to_png(figure))
-                else:
-                    (target / f"{name}.svg").write_text(to_svg(figure))
+        for metric in (recipe.metric, *recipe.also):
+            if (figure := curves(loaded, panel, metric, ink)) is not None:
+                yield _file("curves", metric, loaded, number), figure
+        if (figure := heat_map(loaded.table(recipe.metric, panel), ink)) is not None:
+            yield f"heat-map-{number}", figure
+    yield from _skew_pictures(loaded, ink)
+
+
+def _skew_pictures(loaded: Report, ink: str) -> Iterator[tuple[str, Figure]]:
+    for number, run in enumerate(loaded.runs):
+        if (figure := skew_picture((run.result or {}).get("history", ()), run.place, ink)) is not None:
+            yield f"skew-{number}", figure

@@ -12,12 +12,19 @@ from typing import Any, Literal, Self, get_type_hints
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import ATTACKS, Attack, AttackView, CollusiveAttack, Knowledge, TensorColumns
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.clients.sparse import TopK
-from byzflower.datasets import DATASETS
-from byzflower.models import MODELS
-from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
+from byzflower.datasets import DATASETS, FEEDBACK
+from byzflower.models import MODELS, RECOMMENDERS
+from byzflower.strategies import (
+    PRE_AGGREGATIONS,
+    STRATEGIES,
+    MomentsStrategy,
+    PreAggregation,
+    RobustStrategy,
+    TooFewClients,
+)
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
@@ -36,13 +43,14 @@ _EXECUTION = frozenset(
         "num_gpus",
         "ray_address",
         "round_timeout",
+        "max_round_bytes",
         "out",
         "name",
         "data",
     }
 )
 # What the data decides about a model.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes"})
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items"})
 
 
 class RunConfig(ClientSettings):
@@ -64,16 +72,27 @@ class RunConfig(ClientSettings):
     )
     lr_decay: float = Field(0.1, gt=0, le=1, description="factor by which it decays")
     fraction_train: float = Field(1.0, gt=0, le=1, description="share of the clients trained each round")
+    balanced_sampling: bool = Field(
+        False, description="train the same share of Byzantine and of honest clients in every round"
+    )
     eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
     max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
+    max_round_bytes: int = Field(
+        0, ge=0, description="refuse a round whose uploads need more server memory; 0 for no limit"
+    )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"
     )
-    engine: Literal["ray", "inline"] = Field("ray", description="Flower's Ray engine, or this process")
+    embed_rounds: tuple[int, ...] = Field(
+        (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
+    )
+    engine: Literal["ray", "inline", "deployment"] = Field(
+        "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
+    )
     nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
     clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
     num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
@@ -106,7 +125,7 @@ class RunConfig(ClientSettings):
     def _none_for_nothing(cls, value: object) -> object:
         return None if value in ("", "none", 0) else value
 
-    @field_validator("lr_decay_rounds", mode="before")
+    @field_validator("lr_decay_rounds", "embed_rounds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -116,20 +135,24 @@ class RunConfig(ClientSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         mistakes = [
-            *_unknown("dataset", self.dataset, DATASETS),
-            *_unknown("model", self.model, MODELS),
+            *_unknown("dataset", self.dataset, {**DATASETS, **FEEDBACK}),
+            *_unknown("model", self.model, {**MODELS, **RECOMMENDERS}),
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
-            *_unknown_options("model-options", MODELS.get(self.model), self.model_options),
+            *_unknown_options(
+                "model-options", {**MODELS, **RECOMMENDERS}.get(self.model), self.model_options
+            ),
             *_unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
+        mistakes += self._mismatches()
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
-        steps = self.lr_decay_rounds
-        if any(round < 1 for round in steps) or list(steps) != sorted(set(steps)):
-            mistakes.append(f"lr-decay-rounds must be ascending and at least 1, got {steps}")
+        for name in ("lr_decay_rounds", "embed_rounds"):
+            rounds = getattr(self, name)
+            if any(round < 1 for round in rounds) or list(rounds) != sorted(set(rounds)):
+                mistakes.append(f"{name.replace('_', '-')} must be ascending and at least 1, got {rounds}")
         if self.nodes and self.clients_per_node:
             mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
@@ -138,9 +161,24 @@ class RunConfig(ClientSettings):
             raise ValueError("\n".join(mistakes))
         return self
 
+    def _mismatches(self) -> list[str]:
+        """Data set, model, strategy and attack that do not go together."""
+        mistakes = []
+        if self.recommends != (self.model in RECOMMENDERS) and self.model in {**MODELS, **RECOMMENDERS}:
+            kind = "recommenders'" if self.recommends else "classifiers'"
+            models = sorted(RECOMMENDERS if self.recommends else MODELS)
+            mistakes.append(f"{kind} data set {self.dataset} needs one of the models {', '.join(models)}")
+        moments = issubclass(STRATEGIES.get(self.strategy, RobustStrategy), MomentsStrategy)
+        if self.recommends and not moments:
+            mistakes.append(f"data set {self.dataset} needs a strategy that keeps moments, as arfrs")
+        if moments and issubclass(ATTACKS.get(self.attack, Attack), CollusiveAttack):
+            mistakes.append(f"attack {self.attack} cannot rewrite the moments uploads of {self.strategy}")
+        return mistakes
+
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
-        f = self.byzantine
+        n = self.clients_per_round
+        f = round(n * self.byzantine / self.clients)
         try:
             TopK(**self.upload_options)  # type: ignore[arg-type]
         except ValueError as error:
@@ -149,12 +187,11 @@ class RunConfig(ClientSettings):
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 colluding = attack.knowledge is Knowledge.COLLUDING
-                seen = f if colluding else self.clients - f
                 attack.craft(
                     AttackView(
-                        benign=torch.zeros(seen, 1),
+                        benign=torch.zeros(f if colluding else n - f, 1),
                         num_byzantine=f,
-                        num_clients=self.clients,
+                        num_clients=n,
                         previous_aggregate=None,
                         round=1,
                         generator=torch.Generator(),
@@ -168,7 +205,7 @@ class RunConfig(ClientSettings):
 
     def _rule_faults(self) -> list[str]:
         """Try the rule on as many (tiny) uploads as a full round brings."""
-        n = max(1, int(self.clients * self.fraction_train))
+        n = self.clients_per_round
         try:
             self.make_pre()
         except (TypeError, ValueError) as error:
@@ -200,8 +237,13 @@ class RunConfig(ClientSettings):
             steps.append(make(**options))
         return steps
 
+    @property
+    def deployed(self) -> bool:
+        """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
+        return self.engine == "deployment"
+
     def make_strategy(self, nodes: int = 1) -> RobustStrategy:
-        """Make the strategy, for a run on `nodes` nodes."""
+        """Make the strategy, for rounds on at least `nodes` nodes."""
         rule = STRATEGIES[self.strategy]
         options: dict[str, Any] = dict(self.strategy_options)
         if "num_byzantine" in inspect.signature(rule.__init__).parameters:
@@ -215,12 +257,27 @@ class RunConfig(ClientSettings):
             densify=self.densify,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
-            num_clients=self.clients,
+            max_round_bytes=self.max_round_bytes,
+            num_clients=None if self.deployed else self.clients,
+            strata=self._strata(),
             seed=self.seed,
             fraction_train=self.fraction_train,
             fraction_evaluate=1.0 if self.evaluate_clients else 0.0,
+            min_train_nodes=1,
+            min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
+
+    @property
+    def clients_per_round(self) -> int:
+        """How many clients are trained in a round."""
+        return max(1, int(self.clients * self.fraction_train))
+
+    def _strata(self) -> list[frozenset[int]]:
+        """The groups of clients that are sampled in proportion."""
+        byzantine = self.byzantine_ids()
+        honest = frozenset(range(self.clients)) - byzantine
+        return [byzantine, honest] if self.balanced_sampling and byzantine else []
 
     def server_lr_in(self, server_round: int) -> float:
         """The server's step size in a round: decayed after each of `lr_decay_rounds`."""

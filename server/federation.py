@@ -14,14 +14,13 @@ from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from byzflower.clients.settings import SETTINGS, training_data
-from byzflower.models import build_model
-from byzflower.randomness import seed_for
+from byzflower.clients.settings import SETTINGS
 from byzflower.server.adversary import Adversary
+from byzflower.server.beginning import beginning
 from byzflower.server.config import RunConfig
-from byzflower.server.evaluation import ServerEvaluation
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 
 OnRound = Callable[[Record], None]
@@ -71,29 +70,20 @@ class Federation:
         self.config = config
         self.nodes = nodes
         self.recorder = recorder or Recorder(config)
-        self.robust: RobustStrategy = config.make_strategy(nodes)
+        self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
-        if attack is not None or config.diagnostics:
+        if attack is not None or config.diagnostics or config.embed_rounds:
             self.strategy = Adversary(
                 self.robust,
                 attack,
                 byzantine=config.byzantine_ids(),
                 seed=config.seed,
                 diagnostics=config.diagnostics,
+                embed_rounds=config.embed_rounds,
+                assumed=config.byzantine / config.clients,
             )
-        dataset, _ = training_data(config.client_settings())
-        model = build_model(
-            config.model,
-            dataset.input_shape,
-            dataset.num_classes,
-            seed_for(config.seed, "model"),
-            config.model_options,
-        )
-        state = model.state_dict()
-        self.names = list(state)
-        self.arrays: list[NDArray[Any]] = [t.numpy() for t in state.values()]
-        self.evaluate = ServerEvaluation(dataset, config.model, options=config.model_options)
+        self.names, self.arrays, self.evaluate = beginning(config)
 
     def run(
         self, grid: Grid, on_round: OnRound | None = None, stop: threading.Event | None = None
@@ -105,6 +95,9 @@ class Federation:
         """
         on_round = on_round or (lambda record: None)
         poll_often(grid, self.nodes)
+        grid = guarded(grid)
+        if self.config.deployed:  # later, the rounds go on with those that are there
+            wait_for_nodes(grid, self.nodes)
         checkpoint = self.recorder.resume()
         done = 0
         if checkpoint is not None:
@@ -156,6 +149,8 @@ class Federation:
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if self.config.diagnostics and adversary is not None:
             record["diagnostics"] = adversary.info
+        if adversary is not None and adversary.embedding:
+            record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
         record["seconds"] = {
             "round": ended - started,
@@ -207,7 +202,9 @@ class Federation:
         server = {f"strategy.{k}": v for k, v in self.robust.state_dict().items()}
         if isinstance(self.strategy, Adversary):
             server.update({f"adversary.{k}": v for k, v in self.strategy.state_dict().items()})
-        clients = self._fetch_client_state(grid) if self.config.clients_remember else {}
+        # Real nodes keep their clients' state to themselves.
+        keeps = self.config.clients_remember and not self.config.deployed
+        clients = self._fetch_client_state(grid) if keeps else {}
         self.recorder.checkpoint(Checkpoint(server_round, self.arrays, server, clients))
 
     def _restore(self, grid: Grid, checkpoint: Checkpoint) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,15 +11,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from byzflower.server.results import Report, Table
+from byzflower.server.results import Report, Table, number
 
 # A colour that nothing else has; in SVG it becomes the text colour of the page around it.
-_INK = "#010203"
+PAGE_INK = "#010203"
 
 
-def curves(report: Report, panel: Mapping[str, str], ink: str = _INK) -> Figure | None:
-    """The metric over rounds: a small figure per row, a line per column, mean and spread over seeds."""
-    rows = [row for row in report.axes[report.recipe.rows] if _histories(report, panel, row)]
+def curves(report: Report, panel: Mapping[str, str], metric: str, ink: str = PAGE_INK) -> Figure | None:
+    """A metric over rounds: a small figure per row, a line per column, mean and spread over seeds."""
+    histories = {row: _histories(report, panel, row, metric) for row in report.axes[report.recipe.rows]}
+    rows = [row for row, found in histories.items() if found]
     if not rows:
         return None
     wide = 2 if len(rows) in (2, 4) else min(len(rows), 3)
@@ -28,7 +29,7 @@ def curves(report: Report, panel: Mapping[str, str], ink: str = _INK) -> Figure 
         figure = _figure(3.4 * wide, 2.5 * high + 0.5)
         grid: Any = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
         for place, row in zip(grid.flat, rows, strict=False):
-            for i, (column, (rounds, scores)) in enumerate(_histories(report, panel, row).items()):
+            for i, (column, (rounds, scores)) in enumerate(histories[row].items()):
                 mean, spread = scores.mean(axis=0), scores.std(axis=0)
                 place.plot(rounds, mean, label=column, linewidth=1.5, color=f"C{i}")
                 place.fill_between(
@@ -42,23 +43,23 @@ def curves(report: Report, panel: Mapping[str, str], ink: str = _INK) -> Figure 
             if number + wide >= len(rows):
                 place.tick_params(labelbottom=True)
         figure.supxlabel("round", fontsize="medium")
-        figure.supylabel(report.recipe.metric, fontsize="medium")
+        figure.supylabel(metric.removeprefix("best_"), fontsize="medium")
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False)
     return figure
 
 
 def _histories(
-    report: Report, panel: Mapping[str, str], row: str
+    report: Report, panel: Mapping[str, str], row: str, metric: str
 ) -> dict[str, tuple[list[int], np.ndarray[Any, Any]]]:
     """Column -> rounds, and (seeds, rounds) values where all seeds have the same rounds."""
-    found, metric = {}, report.recipe.metric
+    found = {}
     for column in report.axes[report.recipe.columns]:
-        runs = report.matching({**panel, report.recipe.rows: row, report.recipe.columns: column})
+        runs = report.shown({**panel, report.recipe.rows: row, report.recipe.columns: column})
         series = []
         for run in runs:
             history = (run.result or {}).get("history", [])
-            points = [(r["round"], r[metric]) for r in history if r.get(metric) is not None]
+            points = [(r["round"], value) for r in history if (value := number(r, metric)) is not None]
             if points:
                 series.append(points)
         series = [points for points in series if len(points) == len(series[0])]
@@ -67,7 +68,7 @@ def _histories(
     return found
 
 
-def heat_map(table: Table, ink: str = _INK) -> Figure | None:
+def heat_map(table: Table, ink: str = PAGE_INK) -> Figure | None:
     """Means of a table as colours, with the numbers on them."""
     if table.is_empty:
         return None
@@ -95,13 +96,42 @@ def heat_map(table: Table, ink: str = _INK) -> Figure | None:
     return figure
 
 
+def skew_picture(history: Sequence[Mapping[str, Any]], title: str, ink: str = PAGE_INK) -> Figure | None:
+    """Embedded rounds side by side: the skewed majority of the benign updates, the others, their mean."""
+    embedded = [(r["round"], r["embedding"]) for r in history if r.get("embedding")]
+    if not embedded:
+        return None
+    wide = min(len(embedded), 3)
+    high = math.ceil(len(embedded) / wide)
+    with _style(ink):
+        figure = _figure(3.2 * wide, 2.9 * high + 0.6)
+        grid: Any = figure.subplots(high, wide, squeeze=False)
+        for place in grid.flat[len(embedded) :]:
+            place.set_visible(False)
+        for place, (server_round, embedding) in zip(grid.flat, embedded, strict=False):
+            points = np.array(embedding["points"])
+            majority = np.isin(np.arange(len(points)), embedding["majority"])
+            place.scatter(*points[majority].T, s=22, label="skewed majority")
+            place.scatter(*points[~majority].T, s=22, label="other benign updates")
+            place.scatter(
+                *embedding["mean"], s=120, marker="*", color="crimson", label="mean of all", zorder=3
+            )
+            place.set_title(f"round {server_round}", fontsize="medium")
+            place.set_xticks([])
+            place.set_yticks([])
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
 def to_svg(figure: Figure) -> str:
     """An SVG element for a page, in the page's own text colour."""
     out = io.BytesIO()
-    with _style(_INK):
+    with _style(PAGE_INK):
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = out.getvalue().decode()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    return text[text.index("<svg") :].replace(PAGE_INK, "currentColor")
 
 
 def to_png(figure: Figure) -> bytes:

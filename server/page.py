@@ -1,9 +1,10 @@
 """A report as one HTML page: no network, light and dark, narrow and wide."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
-from byzflower.server.figures import curves, heat_map, to_svg
+from byzflower.server.claims import verdicts
+from byzflower.server.figures import curves, heat_map, skew_picture, to_svg
 from byzflower.server.results import Entry, Report, Table
 
 _STYLE = """
@@ -68,28 +69,57 @@ def _sections(report: Report) -> Iterator[str]:
     yield "<ul class='facts'>" + "".join(f"<li>{escape(fact)}</li>" for fact in facts) + "</ul>"
     if report.note:
         yield f"<p class='soft'>Smaller than the original: {escape(report.note)}</p>"
+    yield from _claims(report)
     for panel in report.panels():
         yield from _panel(report, panel)
+    for run in report.runs:
+        picture = skew_picture((run.result or {}).get("history", ()), run.place)
+        if picture is not None:
+            yield f"<figure>{to_svg(picture)}</figure>"
     if report.failures:
         yield "<h2>Failed runs</h2>"
         for run in report.failures:
-            where = ", ".join(f"{axis} {label}" for axis, label in run.labels.items())
-            yield f"<p>{escape(where)}</p><pre>{escape(run.error)}</pre>"
+            yield f"<p>{escape(run.place)}</p><pre>{escape(run.error)}</pre>"
+
+
+def _claims(report: Report) -> Iterator[str]:
+    if report.recipe.claim:
+        yield "<h2>Claims</h2>"
+    for claim in report.recipe.claim:
+        found = verdicts(report, claim)
+        lines = "".join(f"<li>{escape(str(verdict))}</li>" for verdict in found) or "<li>no results yet</li>"
+        yield f"<p>{escape(claim.text)}</p><ul>{lines}</ul>"
 
 
 def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
-    main = report.table(report.recipe.metric, panel)
-    yield f"<h2>{escape(main.title)}</h2>"
-    yield _table(main, report.recipe.rows)
-    if (figure := curves(report, panel)) is not None:
-        yield f"<figure class='curves'>{to_svg(figure)}</figure>"
+    recipe = report.recipe
+    main = report.table(recipe.metric, panel)
+    yield from _section(report, panel, recipe.metric)
     if (figure := heat_map(main)) is not None:
         yield f"<figure>{to_svg(figure)}</figure>"
-    others = [table for metric in OTHER_METRICS if not (table := report.table(metric, panel)).is_empty]
-    if others:
-        yield "<details><summary>Detection, traffic and time</summary>"
-        for table in others:
-            yield f"<h2>{escape(table.title)}</h2>{_table(table, report.recipe.rows)}"
+    for metric in recipe.also:
+        yield from _section(report, panel, metric)
+    yield from _folded(
+        "How the attack lies among the benign updates", report, panel, report.diagnostics, True
+    )
+    yield from _folded("Detection, traffic and time", report, panel, OTHER_METRICS, False)
+
+
+def _section(report: Report, panel: dict[str, str], metric: str, drawn: bool = True) -> Iterator[str]:
+    table = report.table(metric, panel)
+    yield f"<h2>{escape(table.title)}</h2>{_table(table, report.recipe.rows)}"
+    if drawn and (figure := curves(report, panel, metric)) is not None:
+        yield f"<figure class='curves'>{to_svg(figure)}</figure>"
+
+
+def _folded(
+    summary: str, report: Report, panel: dict[str, str], metrics: Sequence[str], drawn: bool
+) -> Iterator[str]:
+    shown = [m for m in metrics if m not in report.recipe.also and not report.table(m, panel).is_empty]
+    if shown:
+        yield f"<details><summary>{summary}</summary>"
+        for metric in shown:
+            yield from _section(report, panel, metric, drawn)
         yield "</details>"
 
 
@@ -111,4 +141,5 @@ def _cell(entry: Entry) -> str:
     if entry.paper is not None:
         difference = "" if entry.difference is None else f" ({entry.difference:+.3f})"
         paper = f"<small>paper {entry.paper:.3f}{difference}</small>"
-    return f"<td{kind}>{escape(text)}{paper}</td>"
+    tried = f"<small>{escape(entry.tried)}</small>" if entry.tried else ""
+    return f"<td{kind}>{escape(text)}{tried}{paper}</td>"

@@ -2,7 +2,7 @@
 
 import itertools
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,8 @@ from byzflower.server.config import ConfigError, RunConfig, unknown_text
 SEED = "seed"
 Scale = Literal["full", "quick"]
 Value = bool | int | float | str
+# On an axis: an option's value, or several options with a label, some of which may have to be tried.
+Choice = Value | dict[str, Value | dict[str, list[Value]]]
 # Cells run side by side, each in a process of its own; results do not depend on it.
 _EXECUTION = {"engine": "inline", "nodes": 1}
 
@@ -31,7 +33,26 @@ class ScaleSettings(_Strict):
 
     note: str = Field(description="what is smaller than in the paper, for the report")
     base: dict[str, Value] = {}
-    cross: dict[str, list[Value | dict[str, Value]]] = {}
+    cross: dict[str, list[Choice]] = {}
+
+
+class Claim(_Strict):
+    """What the results should show: a mean that is lower than others, wherever the claim applies.
+
+    Attributes:
+        text: the claim, in words.
+        lower: whose metric is lower: a label on one axis or several.
+        than: the others, by the axes that `lower` names: a label or a list; an axis that is left out
+            keeps the label it has in `lower`. Empty for all others on those axes.
+        where: restricts other axes to a label or a list; the claim is judged at every place that is left.
+        by: at least how much lower; negative for "not higher by more than".
+    """
+
+    text: str
+    lower: dict[str, Value]
+    than: dict[str, Value | list[Value]] = {}
+    where: dict[str, Value | list[Value]] = {}
+    by: float = 0.0
 
 
 class Recipe(_Strict):
@@ -42,13 +63,18 @@ class Recipe(_Strict):
         reproduces: the table or figure of a paper, e.g. "STRIKE, table 1".
         about: a paragraph for the report.
         metric: key of result.json that the tables show.
+        also: further numbers that get tables and curves, e.g. ``train-loss`` or a diagnostic.
+        best: which value of a row is printed in bold.
         rows: axis of the tables' rows.
         columns: axis of the tables' columns.
         base: options of every run.
         cross: axis -> its values; every combination is a run. A value is an option's value, or a table
-            of several options with a ``label``.
+            of several options with a ``label``. Of ``tries``, an option with a list of values to search,
+            the tables show the one with the lowest mean: that with which an attack did the most harm.
         exclude: combinations (axis -> label) that are left out, each with a ``why``.
-        paper: the paper's own numbers: axis -> label, and the metric's value.
+        paper: the paper's own numbers: axis -> label, and the metric's value, or a table of it by the
+            labels of the columns.
+        claim: what the results should show.
         quick: the same job in minutes on two cores.
     """
 
@@ -56,20 +82,35 @@ class Recipe(_Strict):
     reproduces: str = ""
     about: str = ""
     metric: str = "accuracy"
+    also: list[str] = []
+    best: Literal["highest", "lowest"] = "highest"
     rows: str = "attack"
     columns: str = "strategy"
     base: dict[str, Value] = {}
-    cross: dict[str, list[Value | dict[str, Value]]]
+    cross: dict[str, list[Choice]]
     exclude: list[dict[str, Value]] = []
-    paper: list[dict[str, Value]] = []
+    paper: list[dict[str, Value | dict[str, float]]] = []
+    claim: list[Claim] = []
     quick: ScaleSettings | None = None
+
+    def papers_values(self) -> Iterator[dict[str, Value]]:
+        """The paper's numbers one by one: axis -> label, and the metric's value."""
+        for known in self.paper:
+            where = {axis: label for axis, label in known.items() if not isinstance(label, dict)}
+            by_column = known.get(self.metric)
+            if not isinstance(by_column, dict):
+                yield where
+                continue
+            for column, value in by_column.items():
+                yield {**where, self.columns: column, self.metric: value}
 
 
 class Cell(NamedTuple):
-    """One run of a recipe: its label on every axis, and its configuration."""
+    """One run of a recipe: its label on every axis, its configuration, and what is tried in it."""
 
     labels: dict[str, str]
     config: RunConfig
+    tried: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,11 +165,15 @@ def find_recipes(path: Path) -> list[Path]:
     """The recipe itself, or all below a folder, sorted.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or two have the same name, by which their results go.
     """
     found = sorted(path.rglob("*.toml")) if path.is_dir() else [path] if path.is_file() else []
     if not found:
         raise RecipeError(f"no recipe at {path}")
+    names: dict[str, Path] = {}
+    for recipe in found:
+        if (other := names.setdefault(recipe.stem, recipe)) != recipe:
+            raise RecipeError(f"{other} and {recipe} have the same name: their results would be mixed up")
     return found
 
 
@@ -161,7 +206,7 @@ def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> P
         note = recipe.quick.note
     choices = {axis: [_choice(axis, value) for value in values] for axis, values in cross.items()}
     axes = {axis: [label for label, _ in values] for axis, values in choices.items()}
-    mistakes = _misplaced(recipe, axes)
+    mistakes = [*_misplaced(recipe, axes), *_misclaimed(recipe, axes)]
     cells, excluded = [], 0
     faults: dict[str, list[str]] = {}
     for combination in itertools.product(*choices.values()):
@@ -169,27 +214,45 @@ def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> P
         if any(_matches(labels, rule) for rule in recipe.exclude):
             excluded += 1
             continue
-        options: dict[str, Any] = {**_EXECUTION, **base, "out": out, "name": f"{name}/{scale}"}
-        for _, own in combination:
-            options.update(own)
-        try:
-            config = RunConfig.make({key.replace("-", "_"): value for key, value in options.items()})
-        except ConfigError as error:
-            for line in str(error).splitlines():
-                faults.setdefault(line, []).append(", ".join(f"{k}={v}" for k, v in labels.items()))
-            continue
-        cells.append(Cell(labels, config))
+        for tries in itertools.product(*(tries for _, tries in combination)):
+            options: dict[str, Any] = {**_EXECUTION, **base, "out": out, "name": f"{name}/{scale}"}
+            for _, own in tries:
+                options.update(own)
+            try:
+                config = RunConfig.make({key.replace("-", "_"): value for key, value in options.items()})
+            except ConfigError as error:
+                for line in str(error).splitlines():
+                    faults.setdefault(line, []).append(", ".join(f"{k}={v}" for k, v in labels.items()))
+                continue
+            cells.append(Cell(labels, config, ", ".join(tried for tried, _ in tries if tried)))
     mistakes += [f"{fault} (in {_some(where)})" for fault, where in faults.items()]
     if mistakes:
         raise RecipeError("\n".join(mistakes))
     return Plan(name, scale, recipe, source, cells, axes, excluded, note)
 
 
-def _choice(axis: str, value: Value | Mapping[str, Value]) -> tuple[str, dict[str, Value]]:
+def _choice(axis: str, value: Choice) -> tuple[str, list[tuple[str, dict[str, Any]]]]:
+    """The label of a value on an axis, and its options: as many as there are tries, each with its name."""
     if not isinstance(value, Mapping):
-        return str(value), {axis: value}
-    options = {key: own for key, own in value.items() if key != "label"}
-    return str(value.get("label", options.get(axis, ""))), options
+        return str(value), [("", {axis: value})]
+    options = {key: own for key, own in value.items() if key not in ("label", "tries")}
+    label = str(value.get("label", options.get(axis, "")))
+    tries = value.get("tries")
+    if not isinstance(tries, Mapping):
+        return label, [("", options)]
+    return label, [(str(tried), {**options, key: tried}) for key, values in tries.items() for tried in values]
+
+
+def _labels(recipe: Recipe, axes: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """Axis -> the labels that it has, at this scale or in full."""
+    full = {axis: {_choice(axis, v)[0] for v in values} for axis, values in recipe.cross.items()}
+    return {axis: full.get(axis, set()) | set(labels) for axis, labels in axes.items()}
+
+
+def _not_there(what: str, axis: str, label: object, known: Mapping[str, set[str]]) -> list[str]:
+    if axis not in known:
+        return [f"{what}: {unknown_text('axis', axis, known)}"]
+    return [] if str(label) in known[axis] else [f"{what}: {unknown_text(axis, str(label), known[axis])}"]
 
 
 def _misplaced(recipe: Recipe, axes: Mapping[str, Sequence[str]]) -> list[str]:
@@ -200,19 +263,35 @@ def _misplaced(recipe: Recipe, axes: Mapping[str, Sequence[str]]) -> list[str]:
     for what, axis in (("rows", recipe.rows), ("columns", recipe.columns)):
         if axis not in axes:
             mistakes.append(f"{what}: {unknown_text('axis', axis, axes)}")
-    full = {axis: [_choice(axis, v)[0] for v in values] for axis, values in recipe.cross.items()}
-    for what, rules, beside in (("exclude", recipe.exclude, "why"), ("paper", recipe.paper, recipe.metric)):
+    known = _labels(recipe, axes)
+    papers = list(recipe.papers_values())
+    for what, rules, beside in (("exclude", recipe.exclude, "why"), ("paper", papers, recipe.metric)):
         for rule in rules:
             if beside not in rule:
                 mistakes.append(f"{what}: {rule} has no {beside!r}")
             for axis, label in rule.items():
-                if axis == beside:
-                    continue
-                known = {*full.get(axis, ()), *axes.get(axis, ())}
-                if axis not in axes:
-                    mistakes.append(f"{what}: {unknown_text('axis', axis, axes)}")
-                elif str(label) not in known:
-                    mistakes.append(f"{what}: {unknown_text(axis, str(label), known)}")
+                if axis != beside:
+                    mistakes += _not_there(what, axis, label, known)
+    return mistakes
+
+
+def _misclaimed(recipe: Recipe, axes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Claims that name what is not there, or that compare what is not on the same axes."""
+    mistakes, known = [], _labels(recipe, axes)
+    for claim in recipe.claim:
+        what = f"claim {claim.text!r}"
+        for part in (claim.lower, claim.than, claim.where):
+            for axis, labels in part.items():
+                for label in labels if isinstance(labels, list) else [labels]:
+                    mistakes += _not_there(what, axis, label, known)
+        if SEED in claim.lower or not claim.lower:
+            mistakes.append(f"{what}: 'lower' must name an axis other than the seed")
+        mistakes += [
+            f"{what}: 'than' names {axis!r}, 'lower' does not" for axis in claim.than.keys() - claim.lower
+        ]
+        mistakes += [
+            f"{what}: 'where' and 'lower' both name {axis!r}" for axis in claim.where.keys() & claim.lower
+        ]
     return mistakes
 
 

@@ -19,6 +19,8 @@ from byzflower.server.config import RunConfig
 Record = dict[str, Any]
 # What differs from run to run on the same configuration; kept in rounds.jsonl, left out of result.json.
 _VOLATILE = ("seconds", "wire_bytes")
+# A round that was evaluated has one of these: of a classifier, of a recommender.
+_SCORES = {"accuracy", "precision@1"}
 
 
 @dataclass
@@ -124,12 +126,13 @@ class Recorder:
 def summarise(history: Sequence[Record]) -> Record:
     """What does not depend on the machine: scores over rounds, and how well attackers were told apart."""
     stable = [{k: v for k, v in record.items() if k not in _VOLATILE} for record in history]
-    scored = [record for record in stable if "accuracy" in record]
+    scored = [record for record in stable if _SCORES & record.keys()]
     last = scored[-1] if scored else {}
     return {
+        **{name: value for name, value in last.items() if "@" in name},
         "rounds": history[-1]["round"] if history else 0,
         "accuracy": last.get("accuracy"),
-        "best_accuracy": max((record["accuracy"] for record in scored), default=None),
+        "best_accuracy": max((r["accuracy"] for r in scored if "accuracy" in r), default=None),
         "top5": last.get("top5"),
         "loss": last.get("loss"),
         "kept": _mean([r["kept"] for r in stable if r.get("kept") is not None]),

@@ -3,18 +3,20 @@
 import json
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.recipe import SEED, Cell, Plan, Recipe, Scale, load_plan
+from byzflower.server.recipe import SEED, Plan, Recipe, Scale, load_plan
 from byzflower.server.runner import ERROR_FILE
 
 RECIPE_FILE = "recipe.toml"
-_LESS_IS_BETTER = frozenset({"loss", "quarantined", "skipped", "seconds a round", "MB up", "MB down"})
+_LESS_IS_BETTER = frozenset(
+    {"loss", "train-loss", "quarantined", "skipped", "seconds a round", "MB up", "MB down"}
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,30 @@ class Run:
         config: its configuration.
         result: the content of result.json, and averages of what rounds.jsonl has besides; or None.
         error: the last line of its error, if it failed.
+        tried: which of several tries it is.
     """
 
     labels: dict[str, str]
     config: RunConfig
     result: dict[str, Any] | None
     error: str = ""
+    tried: str = ""
+
+    @property
+    def place(self) -> str:
+        """Its place in the grid, in words."""
+        return place_of(self.labels, self.tried)
+
+    def value(self, metric: str) -> float | None:
+        """A number of its result."""
+        value = (self.result or {}).get(metric)
+        return None if value is None else float(value)
+
+
+def place_of(labels: Mapping[str, str], tried: str = "") -> str:
+    """A run's labels in words."""
+    words = [f"{axis} {label}" for axis, label in labels.items()]
+    return ", ".join([*words, tried] if tried else words)
 
 
 class Statistic(NamedTuple):
@@ -60,12 +80,14 @@ class Entry:
         best: whether it is the best of its row.
         paper: the paper's value, if known.
         missing: what is there instead of a value.
+        tried: which try the value is of, if there were several.
     """
 
     value: Statistic | None
     best: bool = False
     paper: float | None = None
     missing: str = "-"
+    tried: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -134,30 +156,49 @@ class Report:
             for row, column in product(rows, columns)
         }
         for row in rows:
-            _mark_best([(row, column) for column in columns], entries, metric in _LESS_IS_BETTER)
-        place = ", ".join(f"{axis} {label}" for axis, label in panel.items())
+            _mark_best([(row, column) for column in columns], entries, self._less_is_better(metric))
+        place = place_of(panel)
         return Table(f"{metric}{f' ({place})' if place else ''}", metric, rows, columns, entries)
 
     def matching(self, labels: Mapping[str, str]) -> list[Run]:
         """Runs with these labels."""
         return [run for run in self.runs if all(run.labels.get(a) == x for a, x in labels.items())]
 
+    def shown(self, labels: Mapping[str, str]) -> list[Run]:
+        """Of the runs with these labels those of one try: the one with the lowest mean metric."""
+        tries: dict[str, list[Run]] = {}
+        for run in self.matching(labels):
+            tries.setdefault(run.tried, []).append(run)
+
+        def mean(tried: str) -> float:
+            values = [v for run in tries[tried] if (v := run.value(self.recipe.metric)) is not None]
+            return statistics.fmean(values) if values else math.inf
+
+        return tries[min(tries, key=mean)] if tries else []
+
+    @property
+    def diagnostics(self) -> list[str]:
+        """What the runs recorded about how the attack lies among the benign updates."""
+        names = {name for run in self.runs for name in (run.result or {}).get("diagnostics", ())}
+        return sorted(names)
+
+    def _less_is_better(self, metric: str) -> bool:
+        if metric == self.recipe.metric and self.recipe.best == "lowest":
+            return True
+        return metric in _LESS_IS_BETTER
+
     def _entry(self, metric: str, labels: Mapping[str, str]) -> Entry:
-        runs = self.matching(labels)
-        values = [
-            float(run.result[metric])
-            for run in runs
-            if run.result is not None and run.result.get(metric) is not None
-        ]
+        runs = self.shown(labels)
+        values = [value for run in runs if (value := run.value(metric)) is not None]
         paper = self._paper(labels) if metric == self.recipe.metric else None
         if values:
-            return Entry(Statistic.of(values), paper=paper)
+            return Entry(Statistic.of(values), paper=paper, tried=runs[0].tried)
         waiting = any(run.result is None for run in runs)
         missing = "failed" if any(run.error for run in runs) else "…" if waiting else "-"
         return Entry(None, paper=paper, missing=missing)
 
     def _paper(self, labels: Mapping[str, str]) -> float | None:
-        for known in self.recipe.paper:
+        for known in self.recipe.papers_values():
             where = {axis: str(label) for axis, label in known.items() if axis != self.recipe.metric}
             if where.items() <= labels.items():
                 return float(known[self.recipe.metric])
@@ -174,7 +215,7 @@ def _mark_best(
     for key, mean in means.items():
         if f"{mean:.3f}" == f"{best:.3f}":
             own = entries[key]
-            entries[key] = Entry(own.value, True, own.paper, own.missing)
+            entries[key] = replace(own, best=True)
 
 
 def load_report(folder: Path) -> Report:
@@ -195,18 +236,14 @@ def plan_of(folder: Path) -> Plan:
     """The plan whose runs are in ``<out>/<recipe>/<scale>``."""
     scale: Scale = "quick" if folder.name == "quick" else "full"
     plan = load_plan(folder / RECIPE_FILE, scale, str(folder.parent.parent))
-    renamed = [
-        Cell(c.labels, c.config.model_copy(update={"name": f"{folder.parent.name}/{scale}"}))
-        for c in plan.cells
-    ]
-    return Plan(
-        folder.parent.name, scale, plan.recipe, plan.source, renamed, plan.axes, plan.excluded, plan.note
-    )
+    name = {"name": f"{folder.parent.name}/{scale}"}
+    renamed = [cell._replace(config=cell.config.model_copy(update=name)) for cell in plan.cells]
+    return replace(plan, name=folder.parent.name, cells=renamed)
 
 
 def _grid_report(folder: Path) -> Report:
     plan = plan_of(folder)
-    runs = [Run(cell.labels, cell.config, *_outcome(cell.config.folder())) for cell in plan.cells]
+    runs = [Run(cell.labels, cell.config, *_outcome(cell.config.folder()), cell.tried) for cell in plan.cells]
     name = f"{plan.name} ({plan.scale})"
     return Report(name, plan.recipe, plan.axes, runs, plan.note)
 
@@ -241,18 +278,34 @@ def _outcome(folder: Path) -> tuple[dict[str, Any] | None, str]:
     return {**result, **_averages(folder / "rounds.jsonl")}, ""
 
 
-def _averages(path: Path) -> dict[str, float]:
-    """Seconds and traffic per round: measured, so not in result.json, or not worth a place there."""
+def number(record: Mapping[str, Any], metric: str) -> float | None:
+    """A number of a round's record: its own, of its diagnostics, or of the clients' training."""
+    name = metric.removeprefix("best_")
+    for part in (record, record.get("diagnostics", {}), record.get("train", {})):
+        if part.get(name) is not None:
+            return float(part[name])
+    return None
+
+
+def _averages(path: Path) -> dict[str, Any]:
+    """What is measured, so not in result.json, or not worth a place there.
+
+    Seconds, traffic and diagnostics of a round on average; the clients' training loss in the last one.
+    """
     rounds = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     trained = [record for record in rounds if record["round"] > 0]
     if not trained:
         return {}
+    diagnostics = sorted({name for record in trained for name in record.get("diagnostics", ())})
 
-    def mean(values: Iterator[float]) -> float:
-        return statistics.fmean(values)
+    def mean(values: Iterable[float | None]) -> float:
+        return statistics.fmean(value for value in values if value is not None)
 
     return {
         "seconds a round": mean(r["seconds"]["round"] for r in trained),
         "MB up": mean(r["bytes_up"] for r in trained) / 1e6,
         "MB down": mean(r["bytes_down"] for r in trained) / 1e6,
+        "train-loss": number(trained[-1], "train-loss"),
+        "diagnostics": diagnostics,
+        **{name: mean(number(record, name) for record in trained) for name in diagnostics},
     }

@@ -37,6 +37,8 @@ def simulate(config: RunConfig, on_round: OnRound | None = None, *, fresh: bool 
     Raises:
         ConfigError: the resources asked for are not there.
     """
+    if config.deployed:
+        raise ConfigError("engine: a deployment is no simulation; it is started by `flwr run` (see docs)")
     recorder = Recorder(config)
     if fresh:
         recorder.restart()

@@ -47,7 +47,7 @@ def _text(entry: Entry, bold: Callable[[str], str]) -> str:
     text = entry.missing if entry.value is None else str(entry.value)
     if entry.best:
         text = bold(text)
-    return text + paper_text(entry)
+    return text + (f" [{entry.tried}]" if entry.tried else "") + paper_text(entry)
 
 
 def paper_text(entry: Entry) -> str:

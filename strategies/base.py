@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
@@ -24,6 +24,7 @@ from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
@@ -39,6 +40,10 @@ class TooManySkippedRounds(RuntimeError):
     """No aggregate could be made for `max_skipped_rounds` rounds in a row."""
 
 
+class RoundTooLarge(MemoryError):
+    """A round's uploads would need more memory than `max_round_bytes`."""
+
+
 class StrategyOptions(TypedDict, total=False):
     """Options that every strategy takes; see `RobustStrategy`."""
 
@@ -49,7 +54,9 @@ class StrategyOptions(TypedDict, total=False):
     densify: Densify
     max_client_weight: float | None
     max_skipped_rounds: int
+    max_round_bytes: int
     num_clients: int | None
+    strata: Sequence[Collection[int]]
     seed: int
     device: str
     fraction_train: float
@@ -132,8 +139,12 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   self-reported num-examples gives it.
                 * ``max_skipped_rounds`` (default 3): rounds without an aggregate, in a row, before
                   `TooManySkippedRounds`.
+                * ``max_round_bytes`` (default 0, no limit): memory that the uploads of one round may
+                  need here; see `round_bytes`. A round that needs more is refused before it begins.
                 * ``num_clients`` (default none): simulate that many logical clients, spread evenly
                   over the nodes as cohorts. Without it every node is one client.
+                * ``strata`` (default one): disjoint groups that together are all logical clients; each
+                  is sampled in the same proportion, rounded.
                 * ``seed`` (default 0): for sampling clients and nodes.
                 * ``device`` (default "cpu"): where the rule computes.
 
@@ -147,7 +158,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.densify = options.pop("densify", "zero")
         self.max_client_weight = options.pop("max_client_weight", None)
         self.max_skipped_rounds = options.pop("max_skipped_rounds", 3)
+        self.max_round_bytes = options.pop("max_round_bytes", 0)
         self.num_clients = options.pop("num_clients", None)
+        self.strata = [sorted(group) for group in options.pop("strata", ())]
         self.seed = options.pop("seed", 0)
         self.device = torch.device(options.pop("device", "cpu"))
         self._average_train = options.get("train_metrics_aggr_fn")
@@ -166,10 +179,17 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         cap = self.max_client_weight
         _check(cap is None or 0 < cap <= 1, "max_client_weight must be in (0, 1]", cap)
         _check(self.max_skipped_rounds >= 1, "max_skipped_rounds must be at least 1", self.max_skipped_rounds)
+        _check(self.max_round_bytes >= 0, "max_round_bytes must not be negative", self.max_round_bytes)
         _check(
             self.num_clients is None or self.num_clients >= 1,
             "num_clients must be positive",
             self.num_clients,
+        )
+        named = sorted(client for group in self.strata for client in group)
+        _check(
+            not named or named == list(range(self.num_clients or 0)),
+            f"strata must hold each of the {self.num_clients} logical clients once",
+            f"{len(named)} ids",
         )
         self.last_round = RoundRecord(0)
         self._layout: Layout | None = None
@@ -293,6 +313,10 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         packs = {PACK_SIZE: self.pack_size} if self.upload == "topk" else {}
         return {UPLOAD_MODE: self.upload, **packs}
 
+    def start(self, grid: Grid, *args: Any, **kwargs: Any) -> flwr_strategy.Result:
+        """Run all rounds, as Flower's own strategies do; real nodes are listened to as `GuardedGrid` says."""
+        return super().start(guarded(grid), *args, **kwargs)
+
     # -- sending ---------------------------------------------------------------------------------
 
     def summary(self) -> None:
@@ -305,7 +329,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Send the global model to a sample of nodes, or of the clients that they host."""
+        """Send the global model to a sample of nodes, or of the clients that they host.
+
+        Raises:
+            RoundTooLarge: their uploads would need more than `max_round_bytes`.
+        """
         self.set_global(server_round, {name: array_view(array) for name, array in arrays.items()})
         config.update(self.client_config())
         messages = self._messages(
@@ -313,9 +341,26 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         )
         self._asked = {m.metadata.dst_node_id: _asked_clients(m, self.configrecord_key) for m in messages}
         asked = sum(len(clients) or 1 for clients in self._asked.values())
+        self._check_size(asked)
         self.last_round.bytes_down = asked * self._require_layout().nbytes
         self.last_round.wire_bytes["down"] = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
         return messages
+
+    def round_bytes(self, clients: int) -> int:
+        """Memory, in bytes, that the uploads of so many clients need here while they are aggregated.
+
+        Each is there as it arrived and as a row of the matrix; a tenth of that is left to the rule.
+        """
+        layout = self._require_layout()
+        return math.ceil(2.2 * clients * layout.width * layout.row_dtype.itemsize)
+
+    def _check_size(self, clients: int) -> None:
+        needed = self.round_bytes(clients)
+        if self.max_round_bytes and needed > self.max_round_bytes:
+            raise RoundTooLarge(
+                f"a round of {clients} clients needs {needed} bytes for their uploads, "
+                f"max_round_bytes={self.max_round_bytes}; ask fewer clients (fraction_train) or raise it"
+            )
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -355,8 +400,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             self._roster.reassign(nodes)
         else:
             self._roster = Roster(assign_clients(self.num_clients, nodes))
-        count = max(1, int(self.num_clients * fraction))
-        chosen = set(random.choice(self.num_clients, count, replace=False).tolist())
+        chosen = self._sample(self.num_clients, fraction, random)
         messages: list[Message] = []
         for node in nodes:
             clients = sorted(chosen.intersection(self._roster.clients_of(node)))
@@ -366,6 +410,15 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 messages += self._construct_messages(record, [node], message_type)
         self._roster.ask(chosen)
         return messages
+
+    def _sample(self, num_clients: int, fraction: float, random: np.random.Generator) -> set[int]:
+        """Draw logical clients, of every stratum as many as its size asks for."""
+        count = max(1, int(num_clients * fraction))
+        drawn: set[int] = set()
+        for group in self.strata or [range(num_clients)]:
+            share = round(count * len(group) / num_clients)
+            drawn.update(group[i] for i in random.choice(len(group), share, replace=False).tolist())
+        return drawn
 
     # -- receiving -------------------------------------------------------------------------------
 
@@ -761,10 +814,9 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
             for i, client in enumerate(upload.client_ids):
                 target = position[client]
                 sizes[target] = upload.num_examples[i]
-                if reference is None:
-                    rows[target] = upload.rows[i]
-                else:
-                    np.subtract(reference, upload.rows[i], out=rows[target])
+                upload.write_row(i, rows[target])
+                if reference is not None:
+                    np.subtract(reference, rows[target], out=rows[target])
     matrix = torch.from_numpy(rows)
     finite = finite_rows(matrix)
     order = sorted(ids)
@@ -773,7 +825,10 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
     keep = finite.nonzero().squeeze(1)
     bad = [Rejection(order[i], _NOT_FINITE) for i in (~finite).nonzero().squeeze(1).tolist()]
     kept = keep.tolist()
-    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, matrix[keep], layout.d)
+    for target, i in enumerate(kept):  # in place: a NaN must not cost another copy of everything
+        if target != i:
+            matrix[target] = matrix[i]
+    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, matrix[: len(kept)], layout.d)
 
 
 def finite_rows(matrix: torch.Tensor) -> torch.Tensor:

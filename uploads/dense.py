@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ class DenseUpload(Upload):
             self.rows[indices],
         )
 
+    def write_row(self, index: int, row: NDArray[Any]) -> None:
+        """Copy the row of the client at this position into a (layout.width,) array."""
+        row[:] = self.rows[index]
+
     def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
         """A cohort: one matrix. One client: the model's own named arrays."""
         if cohort:
@@ -56,12 +60,21 @@ class DenseUpload(Upload):
         Raises:
             Rejected: missing, extra or reordered arrays, another shape or dtype.
         """
+        return layout.row(cls.checked(arrays, layout))
+
+    @classmethod
+    def checked(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> list[NDArray[Any]]:
+        """Return one client's arrays if they are the model's.
+
+        Raises:
+            Rejected: missing, extra or reordered arrays, another shape or dtype.
+        """
         names = tuple(arrays)
         if names != layout.names:
             raise Rejected(_name_fault(names, layout.names))
         values = list(arrays.values())
         cls.check_arrays(values, layout)
-        return layout.row(values)
+        return values
 
     @staticmethod
     def check_arrays(arrays: Sequence[NDArray[Any]], layout: Layout) -> None:
@@ -91,17 +104,46 @@ class DenseUpload(Upload):
     ) -> Self:
         """Rebuild what `payload` made, from untrusted arrays."""
         if not cohort:
-            rows = cls.parse_client(arrays, layout)[None]
-        else:
-            if tuple(arrays) != (ROWS,):
-                raise Rejected(f"a cohort sends one array {ROWS!r}, got {_short(list(arrays))}")
-            rows = arrays[ROWS]
-            expected = (len(client_ids), layout.width)
-            if rows.shape != expected:
-                raise Rejected(f"cohort matrix has shape {rows.shape}, expected {expected}")
-            if rows.dtype != layout.row_dtype:
-                raise Rejected(f"cohort matrix has dtype {rows.dtype}, expected {layout.row_dtype}")
+            single = OwnUpload(client_ids, num_examples, metrics, cls.checked(arrays, layout), layout)
+            return cast(Self, single)
+        if tuple(arrays) != (ROWS,):
+            raise Rejected(f"a cohort sends one array {ROWS!r}, got {_short(list(arrays))}")
+        rows = arrays[ROWS]
+        expected = (len(client_ids), layout.width)
+        if rows.shape != expected:
+            raise Rejected(f"cohort matrix has shape {rows.shape}, expected {expected}")
+        if rows.dtype != layout.row_dtype:
+            raise Rejected(f"cohort matrix has dtype {rows.dtype}, expected {layout.row_dtype}")
         return cls(client_ids, num_examples, metrics, rows)
+
+
+class OwnUpload(DenseUpload):
+    """What one client sent, array by array: views of its reply, put into a row only where one is needed."""
+
+    def __init__(
+        self,
+        client_ids: list[int],
+        num_examples: NDArray[np.float64],
+        metrics: list[dict[str, float]],
+        arrays: Sequence[NDArray[Any]],
+        layout: Layout,
+    ) -> None:
+        """Keep the arrays of one client, which are the layout's."""
+        Upload.__init__(self, client_ids, num_examples, metrics)
+        self._arrays, self._layout = arrays, layout
+
+    @property
+    def rows(self) -> NDArray[Any]:  # type: ignore[override]
+        """(1, layout.width), made anew each time."""
+        return self._layout.row(self._arrays)[None]
+
+    def take(self, indices: list[int]) -> DenseUpload:  # type: ignore[override]
+        """See `Upload`."""
+        return DenseUpload(self.client_ids, self.num_examples, self.metrics, self.rows).take(indices)
+
+    def write_row(self, index: int, row: NDArray[Any]) -> None:
+        """See `DenseUpload`."""
+        self._layout.write_row(self._arrays, row)
 
 
 def _name_fault(names: Sequence[str], expected: Sequence[str]) -> str:

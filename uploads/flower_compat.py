@@ -4,6 +4,7 @@ Supported: flwr 1.26 (the default pin) up to 1.41. Nothing else in the package a
 """
 
 import importlib
+import importlib.util
 import math
 from collections.abc import Callable
 from io import BytesIO
@@ -185,6 +186,22 @@ def error_reply(message: Message, error: BaseException) -> Message:
     """Make the reply that Flower's engine sends for a ClientApp that raised."""
     reason = f"{type(error)}:<'{error}'>"
     return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+
+
+def lost_reply(message: Message, error: BaseException) -> Message:
+    """Make the reply to a message whose real reply came and could not be rebuilt."""
+    reason = f"{type(error).__name__} while it was rebuilt: {error!s:.200}"
+    return Message(Error(code=ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason=reason), reply_to=message)
+
+
+def is_remote(grid: Any) -> bool:
+    """Whether a Grid's nodes are other processes, behind a SuperLink: over gRPC, or HTTP in newer Flower."""
+    return type(grid).__name__ in ("GrpcGrid", "HttpGrid")
+
+
+def deploys_over_grpc() -> bool:
+    """Whether SuperLink and SuperNodes speak gRPC on a port per service; newer Flower has one HTTP port."""
+    return importlib.util.find_spec("flwr.server.grid") is not None
 
 
 def poll_often(grid: Any, num_nodes: int) -> None:

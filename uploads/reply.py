@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
 
 from byzflower.uploads.base import (
     CLIENT_ID,
@@ -19,6 +20,14 @@ from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_
 from byzflower.uploads.layout import Layout
 
 FAILED = "failed-clients"
+# What the SuperLink and the SuperNodes report; everything else is what a ClientApp raised.
+_ERRORS = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its ClientApp cannot be loaded",
+    ErrorCode.MESSAGE_UNAVAILABLE: "no usable reply",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "no usable reply",
+    ErrorCode.NODE_UNAVAILABLE: "no reply",
+    ErrorCode.CLIENT_APP_CRASHED: "client crashed",
+}
 
 
 class Roster:
@@ -150,7 +159,8 @@ def decode_reply(
     """
     try:
         if message.has_error():
-            raise Rejected(f"client raised: {message.error.reason!s:.300}")
+            what = _ERRORS.get(message.error.code, "client raised")
+            raise Rejected(f"{what}: {message.error.reason!s:.300}")
         if not message.has_content():
             raise Rejected("empty reply")
         return _decode_content(message.content, message.metadata.src_node_id, kind, layout, weighted_by_key)

@@ -1,0 +1,1 @@
+"""The app whose server benchmarks/load.py measures."""

@@ -1,0 +1,80 @@
+"""Whole runs with real processes: SuperLink, SuperNodes, and the package's own app on them."""
+
+import json
+
+import pytest
+from certificates import make_keys
+from processes import REPOSITORY, ended_deployment, sessions
+from run_local import DeploymentError, tail
+
+from byzflower.server.config import RunConfig
+from byzflower.server.simulation import simulate
+
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(400)]
+
+CLIENTS = 4
+COMMON = {"clients": CLIENTS, "byzantine": 1, "rounds": 3, "batches": 2, "model": "mlp"}
+JOBS = {"dense uploads, Median": {"strategy": "median", "attack": "bitflip"}}
+
+
+def kebab(options):
+    return {key.replace("_", "-"): value for key, value in options.items()}
+
+
+def simulated(folder, **options):
+    return simulate(RunConfig.make({**options, "engine": "inline", "out": str(folder)})).result
+
+
+@pytest.mark.compat
+@pytest.mark.parametrize("job", JOBS)
+def test_real_processes_give_the_simulations_bits(job, deployment, tmp_path):
+    """In the simulation the settings make client 0 Byzantine, here its own node was told to be."""
+    options = {**COMMON, **JOBS[job]}
+    attacked = simulated(tmp_path / "attacked", **options)
+    honest = simulated(tmp_path / "honest", **{**options, "attack": "none"})
+    deployment.start_nodes([{"byzantine": True, "attack": options["attack"]}, *[{}] * (CLIENTS - 1)])
+    real = {**options, "attack": "none", "engine": "deployment", "out": str(tmp_path / "real")}
+    deployment.run(REPOSITORY, kebab(real), timeout=240)
+    result = json.loads((RunConfig.make(real).folder() / "result.json").read_text())
+    assert result["rounds"] == options["rounds"]
+    assert result["quarantined"] == 0
+    assert result["model"] == attacked["model"] != honest["model"]
+
+
+def test_tls_and_keys_let_in_whom_they_should(tmp_path):
+    keys = make_keys(tmp_path / "keys", 3)
+    assert all(path.stat().st_mode & 0o77 == 0 for path in (keys.key, *keys.nodes))
+    options = {**COMMON, "clients": 2, "strategy": "median", "attack": "none", "rounds": 1}
+    with ended_deployment(tmp_path / "deployment", keys=keys) as deployment:
+        deployment.start_nodes([{}, {}])
+        stranger = deployment.start_node({"partition-id": 2, "num-partitions": 2}, register=False)
+        real = {**options, "engine": "deployment", "out": str(tmp_path / "real")}
+        deployment.run(REPOSITORY, kebab(real), timeout=200)
+        admitted = ["SuperNode ID" in tail(deployment.log(f"node-{i}")) for i in range(stranger + 1)]
+        assert admitted == [True, True, False]
+    result = json.loads((RunConfig.make(real).folder() / "result.json").read_text())
+    assert result["history"][-1]["clients"] == 2
+    assert result["model"] == simulated(tmp_path / "simulated", **options)["model"]
+
+
+def test_a_failing_test_ends_its_processes_too(tmp_path):
+    started = set()
+
+    def fail():
+        with ended_deployment(tmp_path) as running:
+            running.start_nodes([{}])
+            started.update({running.superlink.pid, running.nodes[0].pid})
+            assert started <= sessions()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not started & sessions()
+
+
+def test_a_run_that_fails_is_reported_with_its_reason(deployment, tmp_path):
+    deployment.start_nodes([{}])
+    options = {**COMMON, "clients": 2, "strategy": "median", "nodes": 1, "engine": "deployment"}
+    limited = {**options, "max_round_bytes": 1000, "out": str(tmp_path)}
+    with pytest.raises(DeploymentError, match=r"a round of 1 clients needs \d+ bytes .*max_round_bytes=1000"):
+        deployment.run(REPOSITORY, kebab(limited), timeout=120)

@@ -1,0 +1,17 @@
+"""A ClientApp that does each round what its node was told to: `behaviours="honest,NaN,raises"`."""
+
+from flwr.clientapp import ClientApp
+from flwr.common import Context, Message
+
+from wireapp.behaviours import BEHAVIOURS, honest
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    server_round = message.content["config"]["server-round"]
+    script = str(context.node_config.get("behaviours", "")).split(",")
+    name = script[server_round - 1] if server_round <= len(script) else ""
+    behave = BEHAVIOURS[name][0] if name in BEHAVIOURS else honest
+    return Message(behave(message, context), reply_to=message)
