@@ -57,7 +57,7 @@ def recommender_of(settings: ClientSettings, num_items: int) -> Recommender:
 
 
 def set_tables(model: Recommender, arrays: Sequence[NDArray[Any]]) -> Layout:
-    """Let the model's tables be these arrays, which are not copied; returns their layout.
+    """Copy arrays into the model's tables; returns their layout.
 
     Raises:
         ValueError: they are not this model's.
@@ -66,7 +66,7 @@ def set_tables(model: Recommender, arrays: Sequence[NDArray[Any]]) -> Layout:
     if tuple(a.shape for a in arrays[: len(layout.shapes)]) != layout.shapes:
         raise ValueError("the global model's tables are not those of the configured recommender")
     for table, array in zip(model.parameters(), arrays, strict=False):
-        table.data = torch.from_numpy(np.asarray(array))
+        np.copyto(table.detach().numpy(), array)
     return layout
 
 

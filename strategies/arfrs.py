@@ -28,56 +28,64 @@ NO_FILTER = "none"
 class MomentsRound(Stacked):
     """Moments uploads, those left out that broke the update rule.
 
-    Elsewhere than in the columns that anybody touched all clients are alike, with gradient 0 and the
-    parameters that it leads to; nothing here has as many columns as the model, but `rest`.
+    Where nobody touched anything all clients are alike, with gradient 0 and the parameters that it
+    leads to; nothing here is as large as the model, but `rest`.
 
     Attributes:
         upload: the clients, each with the rows that it touched.
-        columns: columns in [0, d) that anybody touched, ascending.
-        places: place among `columns` of each of the upload's values.
-        recovered: the gradients that led to the upload's values.
-        rest: (depth, d) state of a client that touched nothing.
+        units: units of the state (see `MomentsLayout.unit`) that anybody touched, ascending.
+        places: place among `units` of each of the upload's.
+        recovered: (units of the upload, unit) the gradients that led to its values.
+        rest: (depth, all units, unit) state of a client that touched nothing.
         old_buffers: (num_buffers,) that were broadcast.
         inspect: what the filter looks at.
     """
 
     upload: MomentsUpload
-    columns: NDArray[np.int64]
-    places: NDArray[np.int64]
+    units: torch.Tensor
+    places: torch.Tensor
     recovered: torch.Tensor
     rest: torch.Tensor
     old_buffers: NDArray[Any]
     inspect: Inspect
 
+    @property
+    def values(self) -> torch.Tensor:
+        """(depth, units of the upload, unit) parameters and moments that were uploaded."""
+        return torch.from_numpy(self.upload.values).view(len(self.rest), -1, self.rest.shape[2])
+
+    @property
+    def owners(self) -> torch.Tensor:
+        """Position of the client of each of the upload's units."""
+        counts = torch.from_numpy(np.diff(self.upload.offsets) // self.rest.shape[2])
+        return torch.arange(len(counts)).repeat_interleave(counts)
+
     def gradients(self, device: torch.device) -> torch.Tensor:
         """What the filter sees: (n, columns that anybody touched)."""
-        n, upload = len(self.upload), self.upload
-        if self.inspect == "gradients":
-            rows, values = torch.zeros(n, len(self.columns), dtype=self.rest.dtype), self.recovered
-        else:
-            rows = self.rest[0, self.columns].repeat(n, 1)
-            values = torch.from_numpy(upload.values[0])
-        for i in range(n):
-            mine = slice(upload.offsets[i], upload.offsets[i + 1])
-            rows[i, torch.from_numpy(self.places[mine])] = values[mine]
-        return rows.to(device)
+        n, (_, _, unit) = len(self.upload), self.rest.shape
+        rows = torch.zeros(n, len(self.units), unit, dtype=self.rest.dtype)
+        values = self.recovered
+        if self.inspect == "parameters":
+            rows, values = self.rest[0, self.units].repeat(n, 1, 1), self.values[0]
+        rows[self.owners, self.places] = values
+        return rows.view(n, -1).to(device)
 
     @property
     def buffers(self) -> torch.Tensor:
         """See `Stacked`."""
         return torch.from_numpy(self.old_buffers - self.upload.buffers)
 
-    def mean_change(self, shares: NDArray[Any]) -> NDArray[Any]:
-        """Weighted mean over the clients of how far they are from one that touched nothing: (depth, columns).
+    def mean(self, shares: torch.Tensor) -> torch.Tensor:
+        """Weighted mean of the clients' states where anybody touched them: (depth, units, unit).
 
-        In float64 and always in the order of the clients.
+        The sum of how far they are from `rest`, in float64 and always in the order of the clients.
         """
-        upload, rest = self.upload, self.rest.numpy()[:, self.columns].astype(np.float64)
-        total = np.zeros_like(rest)
-        for i in np.flatnonzero(shares).tolist():
-            places = self.places[upload.offsets[i] : upload.offsets[i + 1]]
-            total[:, places] += shares[i] * (upload.values_of(i) - rest[:, places])
-        return total
+        share = shares.double()[self.owners]
+        counted = share != 0
+        used = self.places[counted]
+        rest = self.rest[:, self.units].double()
+        change = (self.values[:, counted] - rest[:, used]).mul_(share[counted, None])
+        return rest.index_add(1, used, change)
 
 
 class MomentsStrategy(RobustStrategy):
@@ -182,35 +190,29 @@ class MomentsStrategy(RobustStrategy):
     def _stack(self, uploads: Sequence[Upload], layout: Layout) -> MomentsRound:
         """Recover the gradients and verify the update rule; work and memory grow with touched rows."""
         own, t = moments_layout(layout), self._steps + 1
-        before = torch.from_numpy(own.state(self._global))
+        before = torch.from_numpy(own.by_unit(own.state(self._global)))
         rest = self.optimizer.step(before, torch.zeros(()), t)
         known = [upload for upload in uploads if isinstance(upload, MomentsUpload)]
         upload = MomentsUpload.concatenate([MomentsUpload.empty(own), *known])
         upload = upload.take(sorted(range(len(upload)), key=upload.client_ids.__getitem__))
-        upload = upload.without_untouched(rest.numpy(), own)
-        columns = own.columns(upload.touched)
-        after, start = torch.from_numpy(upload.values), before[:, columns]
+        upload = upload.without_untouched(rest.view(own.depth, -1).numpy(), own)
+        units = torch.from_numpy(own.units(upload.touched))
+        after, start = torch.from_numpy(own.by_unit(upload.values)), before[:, units]
         gradients = self.optimizer.recover(start, after)
         obeyed = self.optimizer.obeyed(start, after, gradients, t, self.tolerance)
-        faults = _faults(upload, obeyed.numpy() & np.isfinite(gradients.numpy()), self.optimizer.name)
+        obeyed &= gradients.isfinite()
+        faults = {} if obeyed.all() else _faults(upload, obeyed.view(-1).numpy(), self.optimizer.name)
         rejections = [Rejection(upload.client_ids[i], fault) for i, fault in faults.items()]
         if faults:
-            good = np.repeat([i not in faults for i in range(len(upload))], np.diff(upload.offsets))
+            sizes = torch.from_numpy(np.diff(upload.offsets) // own.unit)
+            good = torch.tensor([i not in faults for i in range(len(upload))]).repeat_interleave(sizes)
             upload = upload.take([i for i in range(len(upload)) if i not in faults])
-            columns, gradients = columns[good], gradients[torch.from_numpy(good)]
-        union = own.columns(np.unique(upload.touched))
+            units, gradients = units[good], gradients[good]
+        union, places = units.unique(return_inverse=True)
         buffers = self._global[own.depth * own.model.d :]
+        clients, sizes = upload.client_ids, upload.num_examples
         return MomentsRound(
-            upload.client_ids,
-            upload.num_examples,
-            rejections,
-            upload,
-            union,
-            np.searchsorted(union, columns),
-            gradients,
-            rest,
-            buffers,
-            self.inspect,
+            clients, sizes, rejections, upload, union, places, gradients, rest, buffers, self.inspect
         )
 
     def _step(self, matrix: MomentsRound, layout: Layout) -> NDArray[Any]:
@@ -223,8 +225,8 @@ class MomentsStrategy(RobustStrategy):
         shares = weights if share is None else share.cpu()
         new = self._global.copy()
         state = own.state(new)
-        state[:] = matrix.rest.numpy()
-        state[:, matrix.columns] += matrix.mean_change(shares.numpy())
+        state[:] = matrix.rest.view(own.depth, -1).numpy()
+        own.by_unit(state)[:, matrix.units.numpy()] = matrix.mean(shares).numpy()
         if own.model.num_buffers:
             new[state.size :] -= self.aggregate_buffers(matrix.buffers, result, weights).numpy()
         if not np.isfinite(new).all():

@@ -75,12 +75,27 @@ class MomentsLayout:
         """(num_rows,) parameters in each row."""
         return np.diff(self.starts)
 
-    def columns(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Columns, in [0, d), of the given rows, one row after the other."""
+    @cached_property
+    def unit(self) -> int:
+        """Columns that are always touched together: all rows' width if it is the same, else 1.
+
+        State is read and written by units: whole rows of an embedding table move much faster than
+        their scalars.
+        """
+        return int(self.widths[0]) if (self.widths == self.widths[0]).all() else 1
+
+    def units(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Units of the given rows, one row after the other."""
+        if self.num_rows * self.unit == self.model.d:
+            return rows.astype(np.int64)
         widths = self.widths[rows]
         ends = np.cumsum(widths)
         total = int(ends[-1]) if len(ends) else 0
         return np.repeat(self.starts[rows] - (ends - widths), widths) + np.arange(total)
+
+    def by_unit(self, state: NDArray[Any]) -> NDArray[Any]:
+        """A view (..., units, unit) of (..., columns)."""
+        return state.reshape(*state.shape[:-1], -1, self.unit)
 
     def state(self, row: NDArray[Any]) -> NDArray[Any]:
         """Parameters and moments in a row of `full`: a view (depth, d)."""
@@ -191,7 +206,8 @@ class MomentsUpload(Upload):
         if len(self.touched) == 0:
             return self
         widths = layout.widths[self.touched]
-        differs = (self.values != rest[:, layout.columns(self.touched)]).any(axis=0)
+        untouched = layout.by_unit(rest)[:, layout.units(self.touched)]
+        differs = (layout.by_unit(self.values) != untouched).any(axis=(0, 2)).repeat(layout.unit)
         keep = np.logical_or.reduceat(differs, np.cumsum(widths) - widths)
         if keep.all():
             return self
@@ -213,7 +229,8 @@ class MomentsUpload(Upload):
         """
         states = np.repeat(rest[None], len(self), axis=0)
         for i in range(len(self)):
-            states[i][:, layout.columns(self.rows_of(i))] = self.values_of(i)
+            mine = layout.by_unit(states[i])
+            mine[:, layout.units(self.rows_of(i))] = layout.by_unit(self.values_of(i))
         return states
 
     def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:

@@ -135,11 +135,11 @@ class Adam(Optimizer):
         self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
     ) -> torch.Tensor:
         """See `Optimizer`; v must follow from g, and theta from m and v."""
-        theta, m, v = after.double()
-        change = (1 - self.beta2) * gradient.double() ** 2
+        theta, m, v = after
+        change = (1 - self.beta2) * gradient * gradient
         step = self.rate(t) * m / (v + self.eps).sqrt()
-        return _close(v, self.beta2 * before[2].double() + change, change, after, tolerance) & _close(
-            theta, before[0].double() - step, step, after, tolerance
+        return _close(v, self.beta2 * before[2] + change, change, after, tolerance) & _close(
+            theta, before[0] - step, step, after, tolerance
         )
 
 
@@ -172,9 +172,9 @@ class MomentumSGD(Optimizer):
         self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
     ) -> torch.Tensor:
         """See `Optimizer`; theta must follow from m."""
-        theta, m = after.double()
+        theta, m = after
         step = self.lr * m
-        return _close(theta, before[0].double() - step, step, after, tolerance)
+        return _close(theta, before[0] - step, step, after, tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +206,9 @@ class AdaGrad(Optimizer):
         self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
     ) -> torch.Tensor:
         """See `Optimizer`; r must follow from g."""
-        r = after[1].double()
-        rounding = _last_place(after) * after[0].double().abs() * ((r.sqrt() + self.eps) / self.lr)
-        return _square_added(before[1].double(), r, gradient, 1.0, rounding, after, tolerance)
+        r = after[1]
+        rounding = _last_place(after) * after[0].abs() * ((r.sqrt() + self.eps) / self.lr)
+        return _square_added(before[1], r, gradient, 1.0, rounding, after, tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,9 +244,9 @@ class RMSProp(Optimizer):
         self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
     ) -> torch.Tensor:
         """See `Optimizer`; r must follow from g."""
-        r = after[1].double()
-        rounding = _last_place(after) * after[0].double().abs() * ((r + self.eps).sqrt() / self.lr)
-        kept = self.decay * before[1].double()
+        r = after[1]
+        rounding = _last_place(after) * after[0].abs() * ((r + self.eps).sqrt() / self.lr)
+        kept = self.decay * before[1]
         return _square_added(kept, r, gradient, 1 - self.decay, rounding, after, tolerance)
 
 
@@ -260,7 +260,7 @@ def _square_added(
     tolerance: float,
 ) -> torch.Tensor:
     """Where r is `kept` plus a share of g g, for a g known up to the rounding of theta."""
-    g = gradient.double()
+    g = gradient
     change = share * g * g
     unsure = share * rounding * (2 * g.abs() + rounding)
     return _close(r, kept + change, change, after, tolerance, unsure)
@@ -274,7 +274,7 @@ def _close(
     tolerance: float,
     unsure: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
-    """Where float64 values agree up to the tolerance and the rounding of the uploaded type."""
+    """Where values agree up to the tolerance and the rounding of the uploaded type."""
     rounding = _last_place(after) * expected.abs() + torch.finfo(after.dtype).tiny
     return (actual - expected).abs() <= tolerance * change.abs() + rounding + unsure
 
