@@ -10,6 +10,7 @@ from byzflower.models.recommender import (
     Recommender,
     UserItems,
     by_user,
+    elementwise,
     pairwise_loss,
     sums,
     touched_rows,
@@ -44,8 +45,8 @@ class FISM(Recommender):
         num_users = len(users.splits) - 1
         mine = q[torch.from_numpy(users.items).long()]
         counts = torch.from_numpy(np.diff(users.splits)).to(p.dtype)
-        inner = (1 / (counts - 1).clamp(min=1) ** self.gamma)[user, None]
-        outer = (1 / counts**self.gamma)[user, None]
+        inner = self._share((counts - 1).clamp(min=1))[user, None]
+        outer = self._share(counts)[user, None]
         totals = sums(mine, user, num_users)[user]
         without, whole = (totals - mine) * inner, (totals * outer).repeat_interleave(per, 0)
         touched = touched_rows(users, len(p))
@@ -63,9 +64,12 @@ class FISM(Recommender):
         splits, rows, values = by_user(num_users, (touched.users, touched.rows, d_p), (user, q_rows, d_q))
         return ItemGradients(splits, rows, values, sums(losses, user.repeat_interleave(per), num_users))
 
+    def _share(self, counts: torch.Tensor) -> torch.Tensor:
+        return elementwise(lambda n: n**-self.gamma, counts)
+
     def scores(self, splits: NDArray[np.int64], items: NDArray[np.int32]) -> torch.Tensor:
         """See `Recommender`."""
         counts = torch.from_numpy(np.diff(splits))
         user = torch.arange(len(counts)).repeat_interleave(counts)
         totals = sums(self.q.detach()[torch.from_numpy(items).long()], user, len(counts))
-        return totals / counts.clamp(min=1).to(totals.dtype)[:, None] ** self.gamma @ self.p.detach().T
+        return (totals * self._share(counts.clamp(min=1).to(totals.dtype))[:, None]) @ self.p.detach().T

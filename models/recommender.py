@@ -1,12 +1,15 @@
 """What recommenders that learn by ranking have in common."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+_SIMD = 64  # values; no vector register holds more
 
 
 class UserItems(NamedTuple):
@@ -108,4 +111,13 @@ def by_user(
 
 def pairwise_loss(score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """BPR: -log sigmoid(score) of each pair, and its derivative (Rendle et al., 2009)."""
-    return nn.functional.softplus(-score), -torch.sigmoid(-score)
+    return elementwise(nn.functional.softplus, -score), -elementwise(torch.sigmoid, -score)
+
+
+def elementwise(function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """Apply a function to (k,) values, with bits that do not depend on where in the tensor a value is.
+
+    Torch computes what is left over after whole SIMD vectors by another approximation, so there must be
+    nothing left over.
+    """
+    return function(nn.functional.pad(values, (0, -len(values) % _SIMD)))[: len(values)]

@@ -58,7 +58,7 @@ class RunConfig(ClientSettings):
 
     strategy: str = Field("multikrum", description="aggregation rule (see --list)")
     strategy_options: dict[str, OptionValue] = Field(
-        {}, description="the rule's parameters; num_byzantine defaults to --byzantine"
+        {}, description="the rule's parameters; num_byzantine defaults to --byzantine, lr to --lr"
     )
     pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     rounds: int = Field(15, ge=1, description="rounds of training")
@@ -231,11 +231,15 @@ class RunConfig(ClientSettings):
         for name, options in parse_calls(self.pre):
             make: Any = PRE_AGGREGATIONS[name]
             if "num_byzantine" in inspect.signature(make).parameters:
-                options.setdefault(
-                    "num_byzantine", self.strategy_options.get("num_byzantine", self.byzantine)
-                )
+                own = self.strategy_options.get("num_byzantine", self.believed_byzantine)
+                options.setdefault("num_byzantine", own)
             steps.append(make(**options))
         return steps
+
+    @property
+    def believed_byzantine(self) -> int | float:
+        """F that rules are told if nothing else is said: --byzantine, or its share if few take part."""
+        return self.byzantine if self.fraction_train == 1 else self.byzantine / self.clients
 
     @property
     def deployed(self) -> bool:
@@ -246,8 +250,10 @@ class RunConfig(ClientSettings):
         """Make the strategy, for rounds on at least `nodes` nodes."""
         rule = STRATEGIES[self.strategy]
         options: dict[str, Any] = dict(self.strategy_options)
-        if "num_byzantine" in inspect.signature(rule.__init__).parameters:
-            options.setdefault("num_byzantine", self.byzantine)
+        asked = inspect.signature(rule.__init__).parameters
+        for name, own in (("num_byzantine", self.believed_byzantine), ("lr", self.lr)):
+            if name in asked:
+                options.setdefault(name, own)
         return rule(
             **options,
             pre=self.make_pre(),

@@ -21,7 +21,6 @@ from byzflower.uploads.moments import MomentsLayout, MomentsUpload, moments_layo
 from byzflower.uploads.optimizers import AdaGrad, Adam, MomentumSGD, Optimizer, RMSProp
 
 Inspect = Literal["gradients", "parameters"]
-NO_FILTER = "none"
 
 
 @dataclass
@@ -103,7 +102,7 @@ class MomentsStrategy(RobustStrategy):
         self,
         optimizer: Optimizer,
         num_byzantine: NumByzantine,
-        filter: str | RobustStrategy,
+        filter: str | RobustStrategy | None,
         inspect: Inspect,
         tolerance: float,
         **options: Unpack[StrategyOptions],
@@ -113,7 +112,7 @@ class MomentsStrategy(RobustStrategy):
         Args:
             optimizer: whose step the clients take.
             num_byzantine: f, or the fraction of the clients that replied.
-            filter: name of the rule that decides who is kept, or the rule itself; "none" keeps all.
+            filter: name of the rule that decides who is kept, or the rule itself; None keeps all.
                 Rules that select (Multi-Krum, MDA, DnC, ...) name the clients to keep; rules that only
                 weight (the geometric median) give the weights of the averages.
             inspect: what the filter looks at: recovered "gradients", or the "parameters" as uploaded.
@@ -199,7 +198,7 @@ class MomentsStrategy(RobustStrategy):
         units = torch.from_numpy(own.units(upload.touched))
         after, start = torch.from_numpy(own.by_unit(upload.values)), before[:, units]
         gradients = self.optimizer.recover(start, after)
-        obeyed = self.optimizer.obeyed(start, after, gradients, t, self.tolerance)
+        obeyed = self.optimizer.obeyed(start, after, t, self.tolerance)
         obeyed &= gradients.isfinite()
         faults = {} if obeyed.all() else _faults(upload, obeyed.view(-1).numpy(), self.optimizer.name)
         rejections = [Rejection(upload.client_ids[i], fault) for i, fault in faults.items()]
@@ -253,19 +252,17 @@ class MomentsStrategy(RobustStrategy):
             self.filter.load_state_dict(own)
 
 
-def make_filter(name: str, num_byzantine: NumByzantine) -> RobustStrategy | None:
-    """Make the rule of this name, told of f if it asks for it; None for "none".
+def make_filter(name: str, num_byzantine: NumByzantine) -> RobustStrategy:
+    """Make the rule of this name, told of f if it asks for it.
 
     Raises:
         ValueError: there is no such rule.
     """
     from byzflower.strategies import STRATEGIES  # which names this module's classes, too
 
-    if name == NO_FILTER:
-        return None
     rules = {key: rule for key, rule in STRATEGIES.items() if not issubclass(rule, MomentsStrategy)}
     if name not in rules:
-        raise ValueError(f"unknown filter {name!r} (known: {NO_FILTER}, {', '.join(sorted(rules))})")
+        raise ValueError(f"unknown filter {name!r} (known: {', '.join(sorted(rules))})")
     rule: Any = rules[name]
     asks = "num_byzantine" in inspect.signature(rule.__init__).parameters
     made: RobustStrategy = rule(num_byzantine=num_byzantine) if asks else rule()
@@ -289,7 +286,7 @@ class ARFRS(MomentsStrategy):
     def __init__(
         self,
         num_byzantine: NumByzantine = 0,
-        filter: str | RobustStrategy = "multikrum",
+        filter: str | RobustStrategy | None = "multikrum",
         inspect: Inspect = "gradients",
         tolerance: float = 1e-4,
         lr: float = 1e-3,
@@ -302,7 +299,7 @@ class ARFRS(MomentsStrategy):
 
         Args:
             num_byzantine: f, or the fraction of the clients that replied.
-            filter: rule that decides who is kept; "none" for the paper's A-FRS.
+            filter: rule that decides who is kept; None for the paper's A-FRS.
             inspect: "gradients", or "parameters" for the paper's baselines.
             tolerance: of the update rule, relative.
             lr: eta.
@@ -321,7 +318,7 @@ class SRFRS(MomentsStrategy):
     def __init__(
         self,
         num_byzantine: NumByzantine = 0,
-        filter: str | RobustStrategy = "multikrum",
+        filter: str | RobustStrategy | None = "multikrum",
         inspect: Inspect = "gradients",
         tolerance: float = 1e-4,
         lr: float = 0.01,
@@ -332,7 +329,7 @@ class SRFRS(MomentsStrategy):
 
         Args:
             num_byzantine: f, or the fraction of the clients that replied.
-            filter: rule that decides who is kept; "none" keeps all.
+            filter: rule that decides who is kept; None keeps all.
             inspect: "gradients" or "parameters".
             tolerance: of the update rule, relative.
             lr: eta.
@@ -349,7 +346,7 @@ class AGRFRS(MomentsStrategy):
     def __init__(
         self,
         num_byzantine: NumByzantine = 0,
-        filter: str | RobustStrategy = "multikrum",
+        filter: str | RobustStrategy | None = "multikrum",
         inspect: Inspect = "gradients",
         tolerance: float = 1e-4,
         lr: float = 0.01,
@@ -360,7 +357,7 @@ class AGRFRS(MomentsStrategy):
 
         Args:
             num_byzantine: f, or the fraction of the clients that replied.
-            filter: rule that decides who is kept; "none" keeps all.
+            filter: rule that decides who is kept; None keeps all.
             inspect: "gradients" or "parameters".
             tolerance: of the update rule, relative.
             lr: eta.
@@ -376,7 +373,7 @@ class RRFRS(MomentsStrategy):
     def __init__(
         self,
         num_byzantine: NumByzantine = 0,
-        filter: str | RobustStrategy = "multikrum",
+        filter: str | RobustStrategy | None = "multikrum",
         inspect: Inspect = "gradients",
         tolerance: float = 1e-4,
         lr: float = 1e-3,
@@ -388,7 +385,7 @@ class RRFRS(MomentsStrategy):
 
         Args:
             num_byzantine: f, or the fraction of the clients that replied.
-            filter: rule that decides who is kept; "none" keeps all.
+            filter: rule that decides who is kept; None keeps all.
             inspect: "gradients" or "parameters".
             tolerance: of the update rule, relative.
             lr: eta.

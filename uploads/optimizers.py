@@ -54,15 +54,12 @@ class Optimizer(ABC):
         """Return the gradient that led from one state to the other; exactly 0 where `step` was given 0."""
 
     @abstractmethod
-    def obeyed(
-        self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
-    ) -> torch.Tensor:
-        """Where `after` is what step `t` gives for the recovered `gradient`.
+    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+        """Where `after` is what step `t` gives for some gradient.
 
         Args:
             before: state that the step began with.
             after: state that a client claims.
-            gradient: what `recover` says of the two.
             t: number of the step, from 1.
             tolerance: error allowed, relative to the change of a value by the step. Some units in the
                 last place of the value itself are always allowed.
@@ -131,12 +128,10 @@ class Adam(Optimizer):
         gradient: torch.Tensor = (after[1] - self.beta1 * before[1]) / (1 - self.beta1)
         return gradient
 
-    def obeyed(
-        self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
-    ) -> torch.Tensor:
+    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
         """See `Optimizer`; v must follow from g, and theta from m and v."""
         theta, m, v = after
-        change = (1 - self.beta2) * gradient * gradient
+        change = (1 - self.beta2) * self.recover(before, after).square()
         step = self.rate(t) * m / (v + self.eps).sqrt()
         return _close(v, self.beta2 * before[2] + change, change, after, tolerance) & _close(
             theta, before[0] - step, step, after, tolerance
@@ -168,9 +163,7 @@ class MomentumSGD(Optimizer):
         gradient: torch.Tensor = after[1] - self.momentum * before[1]
         return gradient
 
-    def obeyed(
-        self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
-    ) -> torch.Tensor:
+    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
         """See `Optimizer`; theta must follow from m."""
         theta, m = after
         step = self.lr * m
@@ -198,17 +191,14 @@ class AdaGrad(Optimizer):
         return torch.stack([theta - self.lr * (gradient / (r.sqrt() + self.eps)), r])
 
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from theta: the square in r has lost the sign."""
-        gradient: torch.Tensor = (before[0] - after[0]) * ((after[1].sqrt() + self.eps) / self.lr)
-        return gradient
+        """See `Optimizer`; from theta, whose sign r has lost, and r, where it has more digits."""
+        per_step = (after[1].sqrt() + self.eps) / self.lr
+        return _sharpest((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0)
 
-    def obeyed(
-        self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
-    ) -> torch.Tensor:
+    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
         """See `Optimizer`; r must follow from g."""
-        r = after[1]
-        rounding = _last_place(after) * after[0].abs() * ((r.sqrt() + self.eps) / self.lr)
-        return _square_added(before[1], r, gradient, 1.0, rounding, after, tolerance)
+        per_step = (after[1].sqrt() + self.eps) / self.lr
+        return _square_added((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0, tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,34 +226,47 @@ class RMSProp(Optimizer):
         return torch.stack([theta - self.lr * (gradient / (r + self.eps).sqrt()), r])
 
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from theta: the square in r has lost the sign."""
-        gradient: torch.Tensor = (before[0] - after[0]) * ((after[1] + self.eps).sqrt() / self.lr)
-        return gradient
+        """See `Optimizer`; from theta, whose sign r has lost, and r, where it has more digits."""
+        per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
+        return _sharpest((before[0] - after[0]) * per_step, per_step, after, kept, 1 - self.decay)
 
-    def obeyed(
-        self, before: torch.Tensor, after: torch.Tensor, gradient: torch.Tensor, t: int, tolerance: float
-    ) -> torch.Tensor:
+    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
         """See `Optimizer`; r must follow from g."""
-        r = after[1]
-        rounding = _last_place(after) * after[0].abs() * ((r + self.eps).sqrt() / self.lr)
-        kept = self.decay * before[1]
-        return _square_added(kept, r, gradient, 1 - self.decay, rounding, after, tolerance)
+        per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
+        g = (before[0] - after[0]) * per_step
+        return _square_added(g, per_step, after, kept, 1 - self.decay, tolerance)
+
+
+def _sharpest(
+    g: torch.Tensor, per_step: torch.Tensor, after: torch.Tensor, kept: torch.Tensor, share: float
+) -> torch.Tensor:
+    """The gradient that a step shows, with the size that its square shows where rounding hurts that less.
+
+    Args:
+        g: gradient by the step of theta.
+        per_step: what a step of 1 says of the gradient, so also what a rounding of theta does.
+        after: theta and r.
+        kept: what is left of the last r.
+        share: of the gradient's square in r.
+    """
+    size = ((after[1] - kept) / share).clamp(min=0).sqrt()
+    square_is_sharper = after[1] < share * size * after[0].abs() * per_step
+    return torch.where(square_is_sharper, g.sign() * size, g)
 
 
 def _square_added(
-    kept: torch.Tensor,
-    r: torch.Tensor,
-    gradient: torch.Tensor,
-    share: float,
-    rounding: torch.Tensor,
+    g: torch.Tensor,
+    per_step: torch.Tensor,
     after: torch.Tensor,
+    kept: torch.Tensor,
+    share: float,
     tolerance: float,
 ) -> torch.Tensor:
-    """Where r is `kept` plus a share of g g, for a g known up to the rounding of theta."""
-    g = gradient
+    """Where r is what was kept and a share of g g, for a g known up to the rounding of theta."""
+    rounding = _last_place(after) * after[0].abs() * per_step
     change = share * g * g
     unsure = share * rounding * (2 * g.abs() + rounding)
-    return _close(r, kept + change, change, after, tolerance, unsure)
+    return _close(after[1], kept + change, change, after, tolerance, unsure)
 
 
 def _close(
