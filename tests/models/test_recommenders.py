@@ -1,4 +1,4 @@
-"""FISM and FMF: gradients against autograd on the formulas, scores against loops, batches against single users."""
+"""FISM and FMF: gradients against autograd, scores against loops, batches against single users."""
 
 import numpy as np
 import pytest
