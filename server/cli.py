@@ -17,8 +17,8 @@ from rich.table import Table
 from byzflower.attacks import ATTACKS
 from byzflower.clients.ranking import divided_feedback
 from byzflower.clients.settings import training_data
-from byzflower.datasets import DATASETS, class_counts
-from byzflower.models import MODELS
+from byzflower.datasets import DATASETS, FEEDBACK, class_counts
+from byzflower.models import MODELS, RECOMMENDERS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
@@ -173,8 +173,8 @@ def _list() -> None:
         "strategies": STRATEGIES,
         "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
-        "datasets": DATASETS,
-        "models": MODELS,
+        "datasets": {**DATASETS, **FEEDBACK},
+        "models": {**MODELS, **RECOMMENDERS},
     }
     for kind, registry in registries.items():
         table = Table(title=kind, title_justify="left", show_header=False, box=None)

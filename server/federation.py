@@ -19,6 +19,7 @@ from byzflower.server.adversary import Adversary
 from byzflower.server.beginning import beginning
 from byzflower.server.config import RunConfig
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
+from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
@@ -73,7 +74,8 @@ class Federation:
         self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
-        if attack is not None or config.diagnostics or config.embed_rounds:
+        observed = config.diagnostics or config.embed_rounds
+        if attack is not None or (observed and not isinstance(self.robust, MomentsStrategy)):
             self.strategy = Adversary(
                 self.robust,
                 attack,
@@ -149,6 +151,9 @@ class Federation:
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if self.config.diagnostics and adversary is not None:
             record["diagnostics"] = adversary.info
+        if self.config.diagnostics and isinstance(self.robust, MomentsStrategy):
+            honest = set(range(self.config.clients)) - self.config.byzantine_ids()
+            record["diagnostics"] = self.robust.resilience(honest)
         if adversary is not None and adversary.embedding:
             record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients

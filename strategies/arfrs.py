@@ -1,7 +1,7 @@
 """A-RFRS and its siblings: filter clients by the gradients that their optimizers' moments give away."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -61,13 +61,24 @@ class MomentsRound(Stacked):
 
     def gradients(self, device: torch.device) -> torch.Tensor:
         """What the filter sees: (n, columns that anybody touched)."""
-        n, (_, _, unit) = len(self.upload), self.rest.shape
-        rows = torch.zeros(n, len(self.units), unit, dtype=self.rest.dtype)
-        values = self.recovered
+        rest = self.rest[0, self.units]
         if self.inspect == "parameters":
-            rows, values = self.rest[0, self.units].repeat(n, 1, 1), self.values[0]
+            return self.spread_out(rest, self.values[0]).to(device)
+        return self.spread_out(torch.zeros_like(rest), self.recovered).to(device)
+
+    def spread_out(self, untouched: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """One row for each client of the upload's values, with those `untouched` where it has none.
+
+        Args:
+            untouched: (units, unit).
+            values: (units of the upload, unit).
+
+        Returns:
+            (n, columns that anybody touched).
+        """
+        rows = untouched.repeat(len(self.upload), 1, 1)
         rows[self.owners, self.places] = values
-        return rows.view(n, -1).to(device)
+        return rows.view(len(rows), -1)
 
     @property
     def buffers(self) -> torch.Tensor:
@@ -134,6 +145,7 @@ class MomentsStrategy(RobustStrategy):
         self.inspect = inspect
         self.tolerance = tolerance
         self._moments: NDArray[Any] = np.empty(0)
+        self._last: MomentsRound | None = None
         self._steps = 0
 
     # -- the filter --------------------------------------------------------------------------------
@@ -203,11 +215,11 @@ class MomentsStrategy(RobustStrategy):
         faults = {} if obeyed.all() else _faults(upload, obeyed.view(-1).numpy(), self.optimizer.name)
         rejections = [Rejection(upload.client_ids[i], fault) for i, fault in faults.items()]
         if faults:
-            sizes = torch.from_numpy(np.diff(upload.offsets) // own.unit)
-            good = torch.tensor([i not in faults for i in range(len(upload))]).repeat_interleave(sizes)
+            counts = torch.from_numpy(np.diff(upload.offsets) // own.unit)
+            good = torch.tensor([i not in faults for i in range(len(upload))]).repeat_interleave(counts)
             upload = upload.take([i for i in range(len(upload)) if i not in faults])
             units, gradients = units[good], gradients[good]
-        union, places = units.unique(return_inverse=True)
+        union, places = torch.unique(units, return_inverse=True)  # type: ignore[no-untyped-call]
         buffers = self._global[own.depth * own.model.d :]
         clients, sizes = upload.client_ids, upload.num_examples
         return MomentsRound(
@@ -215,7 +227,7 @@ class MomentsStrategy(RobustStrategy):
         )
 
     def _step(self, matrix: MomentsRound, layout: Layout) -> NDArray[Any]:
-        own = moments_layout(layout)
+        own, self._last = moments_layout(layout), matrix
         if len(matrix.client_ids) == 0:
             raise TooFewClients("no usable upload arrived")
         weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
@@ -233,6 +245,30 @@ class MomentsStrategy(RobustStrategy):
         self._note(matrix.client_ids, result)
         self._moments, self._steps = state[1:].reshape(-1).copy(), self._steps + 1
         return new
+
+    def resilience(self, honest: Collection[int]) -> dict[str, float]:
+        """How far those that were kept are from the honest: one round's terms of definition 1.
+
+        A defence is Adam-Byzantine resilient if their sums over all rounds stay bounded (A-RFRS paper).
+
+        Args:
+            honest: ids of the clients that are no attackers.
+
+        Returns:
+            ``spread-theta`` and ``spread-m``, ...: sum over kept and honest clients of this round of the
+            Euclidean distance between the two; nothing if the round was skipped.
+        """
+        last = self._last
+        if last is None or self.last_round.skipped is not None:
+            return {}
+        record = self.last_round
+        kept = np.isin(last.client_ids, record.clients if record.selected is None else record.selected)
+        benign = np.isin(last.client_ids, [*honest])
+        sums = {}
+        for i, slot in enumerate(("theta", *self.optimizer.slots)):
+            away = Rows.of(last.spread_out(last.rest[i, last.units], last.values[i])).squared_distances
+            sums[f"spread-{slot}"] = float(away.sqrt()[kept][:, benign].sum())
+        return sums
 
     # -- state -------------------------------------------------------------------------------------
 

@@ -215,6 +215,37 @@ def test_options_are_checked_and_errors_name_them():
     assert isinstance(ARFRS(num_byzantine=0.25).filter, MultiKrum)
 
 
+def test_the_terms_of_adam_byzantine_resilience_are_those_of_its_definition():
+    strategy, g = ARFRS(num_byzantine=2), gradients(8)
+    g[:2] *= -3
+    sent, config = ask(strategy, model(), range(1, 9))
+    replies, states = answers(sent, config, g, [10] * 8, compact=True)
+    strategy.aggregate_train(1, replies)
+    kept, honest = [client - 1 for client in strategy.last_round.selected], range(2, 8)
+    assert len(kept) == 6
+    for slot, name in enumerate(("theta", "m", "v")):
+        expected = sum(np.linalg.norm(states[i, slot] - states[j, slot]) for i in kept for j in honest)
+        assert strategy.resilience([j + 1 for j in honest])[f"spread-{name}"] == pytest.approx(
+            expected, rel=1e-4
+        )
+
+
+def test_what_the_filter_sees_grows_with_touched_rows_not_with_the_model(monkeypatch):
+    arrays, seen = {"table": np.zeros((50_000, 4), np.float32)}, []
+    strategy = ARFRS(num_byzantine=1)
+    monkeypatch.setattr(
+        strategy, "apply", lambda rows, w: seen.append(rows.shape) or ARFRS.apply(strategy, rows, w)
+    )
+    sent, config = ask(strategy, arrays, range(1, 7))
+    g = np.zeros((6, 200_000), np.float32)
+    for i in range(6):
+        g[i, 400 * i : 400 * i + 8] = 1
+    replies, _ = answers(sent, config, g, [10] * 6, compact=True, buffers=np.empty((6, 0), np.float32))
+    strategy.aggregate_train(1, replies)
+    assert seen == [(6, 6 * 8)]
+    assert strategy.last_round.bytes_up < 6 * 200
+
+
 def test_norm_trimmed_mean_drops_the_longest_and_the_shortest():
     x = torch.tensor([[3.0, 0], [0, 1], [2, 0], [0, 9], [0, 4]])
     result = norm_trimmed_mean(x, 1)
