@@ -73,7 +73,7 @@ def work(num_items, clients, rows):
     )
     round_.mean(torch.full((clients,), 1 / clients))
     print(
-        f"items {num_items:>6,} clients {clients:>3} rows {rows:>4}: {time.process_time() - started:.3f} s CPU"
+        f"items {num_items:>6,} clients {clients} rows {rows:>3}: {time.process_time() - started:.3f} s CPU"
     )
 
 

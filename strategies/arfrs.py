@@ -219,7 +219,7 @@ class MomentsStrategy(RobustStrategy):
             good = torch.tensor([i not in faults for i in range(len(upload))]).repeat_interleave(counts)
             upload = upload.take([i for i in range(len(upload)) if i not in faults])
             units, gradients = units[good], gradients[good]
-        union, places = torch.unique(units, return_inverse=True)  # type: ignore[no-untyped-call]
+        union, places = torch.unique(units, return_inverse=True)
         buffers = self._global[own.depth * own.model.d :]
         clients, sizes = upload.client_ids, upload.num_examples
         return MomentsRound(
