@@ -114,7 +114,7 @@ def test_every_mistake_is_a_line():
         ({"byzantine": 9}, "strategy multikrum: MultiKrum needs n > 2f + 2, got n=20, f=9"),
         ({"strategy": "krum", "clients": 4, "byzantine": 1}, "Krum needs n > 2f + 2, got n=4, f=1"),
         ({"strategy": "trimmedmean", "byzantine": 10}, "TrimmedMean needs n > 2f, got n=20, f=10"),
-        ({"fraction_train": 0.5}, "MultiKrum needs n > 2f + 2, got n=10, f=8"),
+        ({"fraction_train": 0.5}, "MultiKrum needs n > 2f + 2, got n=10, f=4"),
         ({"strategy_options": "num_selected=21"}, "num_selected=21, got n=20"),
         ({"strategy_options": "num_byzantine=0.5"}, "strategy-options: num_byzantine, as a fraction"),
         ({"strategy_options": "num_byzantine=-1"}, "num_byzantine must not be negative, got -1"),
