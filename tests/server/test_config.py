@@ -23,7 +23,7 @@ CHANGES = parse_options(
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
     "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
     "model_options=hidden=5, lr_decay_rounds=2, lr_decay=0.5, diagnostics=true, balanced_sampling=true,"
-    "embed_rounds=3"
+    "embed_rounds=3, negatives=3"
 ) | {"pre": "clip(max_norm=9), nnm"}
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
