@@ -20,8 +20,11 @@ from byzflower.attacks.fang_trimmed_mean import FangTrimmedMean, fang_trimmed_me
 from byzflower.attacks.gaussian import Gaussian
 from byzflower.attacks.gaussian_noise import GaussianNoise, random_model
 from byzflower.attacks.gradient_ascent import GradientAscent
+from byzflower.attacks.index_poisoning import IndexPoisoning, head_packs, rarest_first
 from byzflower.attacks.ipm import IPM, ipm
 from byzflower.attacks.label_flip import LabelFlip, flip_labels
+from byzflower.attacks.mask_mimic import MaskMimic, mean_sign_cosine, spread_signs
+from byzflower.attacks.masks import MaskAttack, PackView
 from byzflower.attacks.mimic import Mimic, follow_drift
 from byzflower.attacks.min_max import MinMax, min_max
 from byzflower.attacks.min_sum import MinSum, min_sum
@@ -30,7 +33,7 @@ from byzflower.attacks.optimal_alie import OptimalALIE
 from byzflower.attacks.optimal_ipm import OptimalIPM
 from byzflower.attacks.rop import ROP, perturbation
 from byzflower.attacks.rop_sparse import ROPSparse, sensitive_columns
-from byzflower.attacks.scaling import Scaling, scale
+from byzflower.attacks.scaling import Scaling, scale, scale_parameters
 from byzflower.attacks.strike import STRIKE, gradient_skew, majority_size, skewed_majority, strike
 
 ATTACKS: dict[str, type[Attack]] = {
@@ -59,10 +62,17 @@ ATTACKS: dict[str, type[Attack]] = {
     "strike": STRIKE,
 }
 
+# They go with any of the others, where uploads are sparse.
+MASK_ATTACKS: dict[str, type[MaskAttack]] = {
+    "indexpoisoning": IndexPoisoning,
+    "maskmimic": MaskMimic,
+}
+
 __all__ = [
     "ALIE",
     "ATTACKS",
     "IPM",
+    "MASK_ATTACKS",
     "ROP",
     "STRIKE",
     "AdditiveNoise",
@@ -78,17 +88,21 @@ __all__ = [
     "Gaussian",
     "GaussianNoise",
     "GradientAscent",
+    "IndexPoisoning",
     "Inf",
     "Knowledge",
     "LabelFlip",
     "LocalAttack",
     "LocalView",
+    "MaskAttack",
+    "MaskMimic",
     "Mimic",
     "MinMax",
     "MinSum",
     "NaN",
     "OptimalALIE",
     "OptimalIPM",
+    "PackView",
     "ROPSparse",
     "Scaling",
     "TensorColumns",
@@ -101,15 +115,20 @@ __all__ = [
     "flip_labels",
     "follow_drift",
     "gradient_skew",
+    "head_packs",
     "ipm",
     "largest_hidden_z",
     "majority_size",
+    "mean_sign_cosine",
     "min_max",
     "min_sum",
     "perturbation",
     "random_model",
+    "rarest_first",
     "scale",
+    "scale_parameters",
     "sensitive_columns",
     "skewed_majority",
+    "spread_signs",
     "strike",
 ]

@@ -1,6 +1,7 @@
-"""Scaling: the honest update, made large."""
+"""Scaling: the honest upload, made large."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -12,16 +13,32 @@ def scale(gradient: torch.Tensor, factor: float) -> torch.Tensor:
     return gradient * factor
 
 
+def scale_parameters(gradient: torch.Tensor, model: torch.Tensor, factor: float) -> torch.Tensor:
+    """Return what moves the global model w to factor * (w - g), the local model made large."""
+    return model - scale(model - gradient, factor)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scaling(LocalAttack):
-    """Byzantine clients upload their own honest update times a large factor.
+    """Byzantine clients upload their own honest update, or model, times a large factor.
 
     Attributes:
-        factor: the papers say only "large"; 10 is the project's choice.
+        factor: the papers say only "large"; 10 is the project's choice. Negative ones turn it around.
+        scope: "update" for w + factor * (w_i - w), "parameters" for factor * w_i. An honest update times
+            a positive factor keeps its signs; a defence that looks at signs alone lets it pass.
     """
 
     factor: float = 10.0
+    scope: Literal["update", "parameters"] = "update"
+
+    def __post_init__(self) -> None:
+        """Check the parameters."""
+        super().__post_init__()
+        if self.scope not in ("update", "parameters"):
+            raise ValueError(f"scope must be update or parameters, got {self.scope!r}")
 
     def corrupt(self, view: LocalView) -> torch.Tensor:
-        """Apply `scale`."""
+        """Apply `scale` or `scale_parameters`."""
+        if self.scope == "parameters":
+            return scale_parameters(view.gradient, view.model, self.factor)
         return scale(view.gradient, self.factor)

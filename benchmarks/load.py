@@ -13,7 +13,6 @@ import statistics
 import sys
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from raw_node import RawNode
 from byzflower.uploads.flower_compat import array_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
-from run_local import LocalDeployment
+from run_local import LocalDeployment, end_on_sigterm
 
 _APP = Path(__file__).parent / "load-app"
 
@@ -51,8 +50,16 @@ def serve(nodes: int, address: str, floats: int, over: threading.Event, threads:
                         raw.reply(message, answer(message, node))
                 over.wait(0.05)
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [range(start, nodes, threads) for start in range(threads)]))
+    # Daemons: Flower's client waits for ever for a SuperLink that has ended.
+    workers = [
+        threading.Thread(target=work, args=(range(start, nodes, threads),), daemon=True)
+        for start in range(threads)
+    ]
+    for worker in workers:
+        worker.start()
+    over.wait()
+    for worker in workers:
+        worker.join(5.0)
 
 
 def measure(nodes: int, floats: int, rounds: int, strategy: str, timeout: float) -> list[dict[str, Any]]:
@@ -83,8 +90,9 @@ def main() -> None:
     parser.add_argument("--strategy", default="fedavg,median,multikrum", help="one or more")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds until a strategy is given up")
     arguments = parser.parse_args()
+    end_on_sigterm()
     n, floats = arguments.nodes, arguments.floats
-    print(f"| {n} uploads of {floats:,} floats | s/round | of it in the server | peak / uploads | before |")
+    print(f"| {n} uploads of {floats:,} floats | s/round | of it in the rule | before | growth / uploads |")
     print("|---|---|---|---|---|")
     for strategy in arguments.strategy.split(","):
         first, *rounds = measure(n, floats, arguments.rounds, strategy, arguments.timeout)

@@ -1,7 +1,7 @@
 """Every rule's time and extra memory beside byzfl's and Flower's own, and beside what no rule can beat.
 
-One process, one run: each measurement is the best of a few, and the libraries take turns. Extra memory is
-how far the process's peak rises above what it held before, as a share of the matrix X itself (Linux only).
+One process; the libraries take turns, and the best of a few turns counts. Extra memory is how far the
+process's peak rises above what it held before, as a share of the matrix X itself (Linux only).
 
     pip install -c constraints.txt ".[benchmark]"
     python benchmarks/rules.py --shape 100x1000000
@@ -11,64 +11,82 @@ import argparse
 import gc
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
 from byzflower import strategies as ours
 from byzflower.datasets.torchvision_guard import import_torchvision
-from byzflower.strategies import pre_aggregation as pre
-from byzflower.strategies.rows import Rows
 
 Call = Callable[[], Any]
-BUDGET = 20.0  # seconds per measurement, beyond which it is not repeated
+TURNS = 5
+BUDGET = 15.0  # seconds per library and rule, after which it gets no more turns
+NNM = "NNM, then Multi-Krum"
 
 
-def measure(call: Call, repeats: int = 5) -> tuple[float, float]:
-    """Best time in seconds, and extra memory in bytes at the peak."""
-    best, extra = float("inf"), 0.0
-    for attempt in range(repeats):
-        gc.collect()
-        held = _reset_peak()
-        started = time.perf_counter()
-        result = call()
-        seconds = time.perf_counter() - started
-        extra = max(extra, _peak() - held) if attempt else extra  # the first call warms up caches
-        del result
-        best = min(best, seconds)
-        if seconds * (repeats - attempt) > BUDGET and attempt >= 1:
-            break
-    return best, extra
+class Cost(NamedTuple):
+    """Best time in seconds, and extra memory at the peak in bytes."""
+
+    seconds: float
+    extra: float
 
 
-def _reset_peak() -> float:
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-    return _peak()
+def take_turns(calls: dict[str, Call]) -> dict[str, Cost]:
+    """Measure what does the same job, one after the other, several times."""
+    costs: dict[str, Cost] = {}
+    spent = dict.fromkeys(calls, 0.0)
+    for turn in range(TURNS):
+        for name, call in calls.items():
+            if turn and spent[name] * (turn + 1) / turn > BUDGET:
+                continue
+            seconds, extra = once(call)
+            spent[name] += seconds
+            if turn == 0:  # warms up caches
+                costs[name] = Cost(seconds, 0.0)
+            else:
+                costs[name] = Cost(min(costs[name].seconds, seconds), max(costs[name].extra, extra))
+    return costs
 
 
-def _peak() -> float:
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("VmHWM"))
-    return 1024.0 * int(line.split()[1])
+def once(call: Call) -> Cost:
+    """Measure one call."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+    held = peak()
+    started = time.perf_counter()
+    result = call()
+    seconds = time.perf_counter() - started
+    extra = peak() - held
+    del result
+    return Cost(seconds, extra)
+
+
+def peak() -> float:
+    """The process's peak of resident memory, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def limits(x: torch.Tensor) -> dict[str, Call]:
     """What the rules are made of: reading X once, one product of it with itself, one sort of its columns."""
     values = x.numpy()
     return {
-        "one pass: X.mean(0)": lambda: x.mean(0),
-        "one Gram product: X @ X.T": lambda: x @ x.T,
+        "one pass, X.mean(0)": lambda: x.mean(0),
+        "one Gram product, X @ X.T": lambda: x @ x.T,
         "np.sort over columns": lambda: np.sort(values, axis=0),
     }
 
 
 def our_rules(x: torch.Tensor, f: int) -> dict[str, Call]:
     """Our pure functions."""
+    halves = [slice(0, x.shape[1] // 2), slice(x.shape[1] // 2, x.shape[1])]
+    reference = torch.ones(x.shape[1])
 
     def nnm_krum() -> Any:
-        return ours.multi_krum(pre.NearestNeighborMixing(f)(Rows(x), 1), f)
+        return ours.multi_krum(ours.NearestNeighborMixing(f).apply(ours.Rows.of(x)), f)
 
     return {
         "mean": lambda: ours.mean(x),
@@ -78,23 +96,26 @@ def our_rules(x: torch.Tensor, f: int) -> dict[str, Call]:
         "Krum": lambda: ours.krum(x, f),
         "Multi-Krum": lambda: ours.multi_krum(x, f),
         "Bulyan": lambda: ours.bulyan(x, min(f, (len(x) - 3) // 4)),
-        "geometric median": lambda: ours.geometric_median(x, num_steps=3, smoothing=0.1),
-        "centered clipping": lambda: ours.centered_clipping(x, torch.zeros(x.shape[1]), 10.0),
-        "Aksel": lambda: ours.aksel(x),
-        "DnC": lambda: ours.dnc(x, f),
+        "geometric median, 3 steps": lambda: ours.geometric_median(x, None, 3, 0.1),
+        "centered clipping": lambda: ours.centered_clipping(x, None, 10.0, 1),
         "MoNNA": lambda: ours.monna(x, f, 0),
         "CAF": lambda: ours.caf(x, f),
-        "NNM, then Multi-Krum": nnm_krum,
+        NNM: nnm_krum,
+        "Aksel": lambda: ours.aksel(x),
+        "DnC": lambda: ours.dnc(x, f),
+        "FLTrust": lambda: ours.fltrust(x, reference),
+        "SignGuard": lambda: ours.sign_guard(x),
+        "FedSign": lambda: ours.fedsign(x),
+        "Robust-DPFL": lambda: ours.robust_dpfl(x),
+        "LASA": lambda: ours.lasa(x, halves),
+        "FLGuardian": lambda: ours.flguardian(x, halves),
     }
 
 
 def byzfl_rules(x: torch.Tensor, f: int) -> dict[str, Call]:
     """The same of byzfl."""
-    import_torchvision()
+    import_torchvision()  # byzfl imports it, and needs the guard beside a CPU-only torch
     import byzfl
-
-    def nnm_krum() -> Any:
-        return byzfl.MultiKrum(f)(byzfl.NNM(f)(x))
 
     return {
         "mean": lambda: byzfl.Average()(x),
@@ -103,11 +124,11 @@ def byzfl_rules(x: torch.Tensor, f: int) -> dict[str, Call]:
         "MeaMed": lambda: byzfl.Meamed(f)(x),
         "Krum": lambda: byzfl.Krum(f)(x),
         "Multi-Krum": lambda: byzfl.MultiKrum(f)(x),
-        "geometric median": lambda: byzfl.GeometricMedian(nu=0.1, T=3)(x),
+        "geometric median, 3 steps": lambda: byzfl.GeometricMedian(nu=0.1, T=3)(x),
         "centered clipping": lambda: byzfl.CenteredClipping(m=None, L=1, tau=10.0)(x),
         "MoNNA": lambda: byzfl.MoNNA(f, 0)(x),
         "CAF": lambda: byzfl.CAF(f)(x),
-        "NNM, then Multi-Krum": nnm_krum,
+        NNM: lambda: byzfl.MultiKrum(f)(byzfl.NNM(f)(x)),
     }
 
 
@@ -116,16 +137,20 @@ def flower_rules(x: torch.Tensor, f: int) -> dict[str, Call]:
     from flwr.server.strategy import aggregate as flower
 
     replies = [([row], 1) for row in x.numpy()]
+    n = len(replies)
     return {
         "mean": lambda: flower.aggregate(replies),
         "median": lambda: flower.aggregate_median(replies),
-        "trimmed mean": lambda: flower.aggregate_trimmed_avg(replies, f / len(replies)),
+        "trimmed mean": lambda: flower.aggregate_trimmed_avg(replies, f / n),
         "Krum": lambda: flower.aggregate_krum(replies, f, 0),
-        "Multi-Krum": lambda: flower.aggregate_krum(replies, f, len(replies) - f),
-        "Bulyan": lambda: flower.aggregate_bulyan(
-            replies, min(f, (len(replies) - 3) // 4), flower.aggregate_krum, to_keep=0
-        ),
+        "Multi-Krum": lambda: flower.aggregate_krum(replies, f, n - f),
     }
+
+
+def fits(rule: str, library: str, x: torch.Tensor) -> bool:
+    """Whether the machine has the memory: byzfl's NNM makes an n x n x d tensor."""
+    needs = len(x) * x.numel() * x.element_size() if (rule, library) == (NNM, "byzfl") else 0
+    return needs < psutil.virtual_memory().total
 
 
 def table(n: int, d: int, only: str) -> None:
@@ -133,31 +158,26 @@ def table(n: int, d: int, only: str) -> None:
     f = n // 5
     x = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
     size = x.numel() * x.element_size()
+    libraries = {"ours": our_rules(x, f), "byzfl": byzfl_rules(x, f), "Flower": flower_rules(x, f)}
     print(f"\n({n}, {d:,}), f = {f}\n")
     print("| | ms | extra memory / X | byzfl ms | byzfl / ours | Flower ms | Flower / ours |")
     print("|---|---|---|---|---|---|---|")
-    for name, call in limits(x).items():
-        seconds, extra = measure(call)
-        print(f"| *{name}* | {1000 * seconds:.1f} | {extra / size:.2f} | | | | |", flush=True)
-    others = [byzfl_rules(x, f), flower_rules(x, f)]
-    for name, call in our_rules(x, f).items():
-        if only not in name:
+    for name, cost in take_turns(limits(x)).items():
+        print(f"| *{name}* | {1000 * cost.seconds:.1f} | {cost.extra / size:.2f} | | | | |", flush=True)
+    for rule in libraries["ours"]:
+        if only not in rule:
             continue
-        seconds, extra = measure(call)
-        cells = [f"{1000 * seconds:.1f}", f"{extra / size:.2f}"]
-        for rules in others:
-            cells += _beside(rules.get(name), seconds)
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-
-
-def _beside(call: Call | None, ours_seconds: float) -> list[str]:
-    if call is None:
-        return ["", ""]
-    try:
-        theirs, _ = measure(call, repeats=2)
-    except (MemoryError, RuntimeError):  # torch says RuntimeError when it cannot allocate
-        return ["out of memory", ""]
-    return [f"{1000 * theirs:.0f}", f"{theirs / ours_seconds:.1f}"]
+        there = {name: rules[rule] for name, rules in libraries.items() if rule in rules}
+        costs = take_turns({name: call for name, call in there.items() if fits(rule, name, x)})
+        mine = costs["ours"]
+        cells = [rule, f"{1000 * mine.seconds:.1f}", f"{mine.extra / size:.2f}"]
+        for name in ("byzfl", "Flower"):
+            if name in costs:
+                theirs = costs[name].seconds
+                cells += [f"{1000 * theirs:.0f}", f"{theirs / mine.seconds:.1f}"]
+            else:
+                cells += ["too large" if name in there else "", ""]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:

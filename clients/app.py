@@ -83,22 +83,31 @@ def _partition(context: Context) -> int:
 
 
 def make_client(
-    client_id: int, settings: ClientSettings, state: RecordDict, byzantine: bool | None = None
+    client_id: int,
+    settings: ClientSettings,
+    state: RecordDict,
+    byzantine: bool | None = None,
+    server_round: int = 0,
 ) -> NumPyClient:
     """Make the client with this id: Byzantine if it is told to be, or, untold, if the settings say so.
 
-    Its upload is sparse if the settings say so.
+    Its upload is sparse if the settings say so. Where an attack chooses the masks, the adversary does, and
+    Byzantine clients send everything.
     """
     if settings.recommends:
         return RankingClient(client_id, settings)
     attack = settings.make_attack()
     chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
-    if attack is not None and chosen:
+    if chosen and attack is not None:
         client = ByzantineClient(client_id, settings, attack, state)
     if settings.upload != "topk":
         return client
-    return TopKClient(client, **settings.upload_options, state=state, client_id=client_id)  # type: ignore[arg-type]
+    options: dict[str, Any] = dict(settings.upload_options)
+    masks = settings.make_mask_attack()
+    if chosen and masks is not None and masks.active(server_round):
+        options["ratio"] = 1.0
+    return TopKClient(client, **options, state=state, client_id=client_id)
 
 
 def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
@@ -109,7 +118,8 @@ def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumP
     if changes:
         settings = ClientSettings(**{**settings.model_dump(), **changes})
     byzantine = own.get("byzantine")
-    return make_client(client_id, settings, context.state, None if byzantine is None else bool(byzantine))
+    chosen = None if byzantine is None else bool(byzantine)
+    return make_client(client_id, settings, context.state, chosen, _round_of(config))
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -130,6 +140,11 @@ def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
     if SETTINGS in config:
         return _parse_settings(str(config[SETTINGS]))
     return ClientSettings.from_run_config(context.run_config)
+
+
+def _round_of(config: ConfigRecord) -> int:
+    server_round = config.get("server-round", 0)
+    return server_round if isinstance(server_round, int) else 0
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from byzflower.attacks import ATTACKS, Attack
+from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
 from byzflower.datasets import FEEDBACK, Dataset, load_dataset, make_partition, partition_natural
 from byzflower.randomness import numpy_generator
 
@@ -65,6 +65,10 @@ class ClientSettings(BaseModel):
     attack_options: dict[str, OptionValue] = Field(
         {}, description="the attack's parameters, as name=value,name=value"
     )
+    mask_attack: str = Field(
+        "none", description="topk: how Byzantine clients choose packs (see --list), or none for honestly"
+    )
+    mask_attack_options: dict[str, OptionValue] = Field({}, description="the mask attack's parameters")
     partition: Literal["iid", "dirichlet", "shards", "natural"] = Field(
         "iid", description="split of the data"
     )
@@ -95,7 +99,9 @@ class ClientSettings(BaseModel):
     )
     seed: int = Field(1, ge=0, description="the run's one seed")
 
-    @field_validator("attack_options", "model_options", "upload_options", mode="before")
+    @field_validator(
+        "attack_options", "mask_attack_options", "model_options", "upload_options", mode="before"
+    )
     @classmethod
     def _parse_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
@@ -118,7 +124,7 @@ class ClientSettings(BaseModel):
 
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""
-        if self.attack == "none":
+        if self.attack == self.mask_attack == "none":
             return frozenset()
         if self.byzantine_set == "first":
             return frozenset(range(self.byzantine))
@@ -130,6 +136,17 @@ class ClientSettings(BaseModel):
     def make_attack(self) -> Attack | None:
         """The attack with its parameters, or None."""
         return None if self.attack == "none" else ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
+
+    def make_mask_attack(self) -> MaskAttack | None:
+        """The attack on masks with its parameters, or None."""
+        if self.mask_attack == "none":
+            return None
+        return MASK_ATTACKS[self.mask_attack](**self.mask_attack_options)  # type: ignore[arg-type]
+
+    def attacked(self, server_round: int) -> bool:
+        """Whether the Byzantine clients do anything in a round that honest ones would not."""
+        attacks = (self.make_attack(), self.make_mask_attack())
+        return any(attack is not None and attack.active(server_round) for attack in attacks)
 
 
 class DataSettings(NamedTuple):

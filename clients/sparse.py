@@ -65,7 +65,7 @@ def sparsify(
     mask = packs.largest(importance, packs.quota(options.ratio))
     kept = values[packs.columns(mask)]
     with np.errstate(over="ignore"):
-        return SparseModel(mask, kept.astype(np.float16) if options.half else kept, trained[d:])
+        return SparseModel(mask, kept.astype(np.float16) if options.half else kept, trained[d:].copy())
 
 
 class TopKClient(NumPyClient):

@@ -206,11 +206,19 @@ class LocalDeployment:
             raise DeploymentError(f"flwr {arguments[0]} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return done.stdout
 
-    def start_run(self, app: Path, run_config: Mapping[str, object]) -> str:
-        """Submit an app with a changed run configuration; returns the run's id."""
-        changes = " ".join(f"{key}={json.dumps(value)}" for key, value in run_config.items())
-        options = ["--run-config", changes] if changes else []
+    def start_run(self, app: Path, run_config: Mapping[str, object], more: str = "") -> str:
+        """Submit an app; returns the run's id.
+
+        Args:
+            app: its folder.
+            run_config: what to change in its run configuration.
+            more: further changes, as ``flwr run --run-config`` takes them; they win.
+        """
+        given = [f"{key}={json.dumps(value)}" for key, value in run_config.items()]
+        options = [f"--run-config={changes}" for changes in (" ".join(given), more) if changes]
         said = parse_json(self.flwr("run", str(app), _NAME, *options, "--format", "json"))
+        if "run-id" not in said:
+            raise DeploymentError(f"flwr run failed:\n{said.get('error-message', said)}")
         return str(said["run-id"])
 
     def status(self, run_id: str) -> str:
@@ -270,6 +278,11 @@ def tail(log: Path, characters: int = 4000) -> str:
     return log.read_text(errors="replace")[-characters:] if log.is_file() else ""
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as Ctrl-C does: what it started is ended, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def main() -> None:
     """Run the app of a folder on a deployment of its own."""
     parser = argparse.ArgumentParser(
@@ -286,6 +299,7 @@ def main() -> None:
     parser.add_argument("--run-config", default="", help="as flwr run takes it")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds until the run is given up")
     arguments = parser.parse_args()
+    end_on_sigterm()
     configs: list[dict[str, object]] = [{} for _ in range(arguments.nodes)]
     for text in arguments.byzantine:
         node, _, attack = text.partition("=")
@@ -296,12 +310,13 @@ def main() -> None:
         with LocalDeployment(Path(folder), keys, show=True) as deployment:
             deployment.start_nodes(configs)
             options = {"engine": "deployment", "clients": arguments.nodes, "out": os.path.abspath("runs")}
-            given = f"--run-config={arguments.run_config}" if arguments.run_config else ""
-            changes = " ".join(f"{key}={json.dumps(value)}" for key, value in options.items())
-            own = [f"--run-config={changes}", given] if given else [f"--run-config={changes}"]
-            said = parse_json(deployment.flwr("run", str(arguments.app), _NAME, *own, "--format", "json"))
-            status = deployment.wait(str(said["run-id"]), arguments.timeout)
-            print(tail(deployment.log("superlink")))
+            options |= {"byzantine": len(arguments.byzantine), "attack": "none"}
+            run = deployment.start_run(arguments.app, options, arguments.run_config)
+            status = deployment.wait(run, arguments.timeout)
+            rounds = [
+                line for line in deployment.log("superlink").read_text().splitlines() if "round" in line
+            ]
+            print("\n".join(rounds if status.endswith("completed") else [tail(deployment.log("superlink"))]))
             print(status)
     raise SystemExit(0 if status.endswith("completed") else 1)
 

@@ -3,10 +3,10 @@
 import inspect
 from typing import Any
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.strategies import STRATEGIES
 
-_MARKERS = {"<!-- rules -->": STRATEGIES, "<!-- attacks -->": ATTACKS}
+_MARKERS = {"<!-- rules -->": STRATEGIES, "<!-- attacks -->": ATTACKS, "<!-- mask attacks -->": MASK_ATTACKS}
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:

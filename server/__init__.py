@@ -3,5 +3,6 @@
 from byzflower.server.adversary import Adversary
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.inline import InlineGrid
+from byzflower.server.legacy_adversary import LegacyAdversary
 
-__all__ = ["Adversary", "ConfigError", "InlineGrid", "RunConfig"]
+__all__ = ["Adversary", "ConfigError", "InlineGrid", "LegacyAdversary", "RunConfig"]

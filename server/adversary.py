@@ -1,9 +1,10 @@
 """The adversary: attacks that need more than one client's view, around any Flower strategy."""
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -12,23 +13,45 @@ from flwr.server import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
 
-from byzflower.attacks import AttackView, CollusiveAttack, Knowledge, TensorColumns, majority_size
+from byzflower.attacks import (
+    Attack,
+    AttackView,
+    CollusiveAttack,
+    Knowledge,
+    MaskAttack,
+    PackView,
+    TensorColumns,
+    majority_size,
+)
 from byzflower.randomness import torch_generator
-from byzflower.server.diagnostics import SMALLEST_PICTURE, diagnose, embed
+from byzflower.server.diagnostics import (
+    SMALLEST_PICTURE,
+    Similarity,
+    diagnose,
+    embed,
+    poisoning,
+    similarity_of,
+)
 from byzflower.strategies.base import (
     UPLOAD_MODE,
-    DenseMatrix,
     RobustStrategy,
+    SparseRows,
+    Stacked,
     capped_weights,
-    stack_dense,
+    stack,
 )
-from byzflower.strategies.rows import TooFewClients
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
+from byzflower.strategies.packs import PackedRows
+from byzflower.strategies.result import Gradients
+from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply, encode_upload
+from byzflower.uploads.topk import TopKUpload
+
+A = TypeVar("A", bound=Attack)
 
 
 class Adversary(Strategy):
@@ -52,6 +75,7 @@ class Adversary(Strategy):
         diagnostics: bool = False,
         embed_rounds: Collection[int] = (),
         assumed: float = 0.0,
+        mask_attack: MaskAttack | None = None,
     ) -> None:
         """Wrap a strategy.
 
@@ -66,14 +90,18 @@ class Adversary(Strategy):
             server_lr: the server's step size, to infer the last aggregate (likewise).
             seed: of the attack's randomness.
             diagnostics: measure how the attack lies among the benign updates (`diagnose`), every round,
-                into `info`. It takes some passes over all uploads.
+                into `info`, and of sparse uploads how similar they are, into `similarity`. It takes some
+                passes over all uploads.
             embed_rounds: rounds in which to lay the benign updates out in the plane (`embed`), into
                 `embedding`.
             assumed: f/n, below 1/2, of which the skewed majority is named in rounds without Byzantine
                 uploads.
+            mask_attack: which packs the Byzantine clients send, where uploads are sparse; None for those
+                that matter most to what they upload. While it acts they should send all packs.
 
         Raises:
-            ValueError: not exactly one of `num_byzantine` and `byzantine`.
+            ValueError: not exactly one of `num_byzantine` and `byzantine`, or a `mask_attack` around a
+                strategy whose uploads are dense.
         """
         if (num_byzantine is None) == (byzantine is None):
             raise ValueError("give either num_byzantine or byzantine (a collection of client ids)")
@@ -84,7 +112,14 @@ class Adversary(Strategy):
         self.server_lr = server_lr
         self.seed = seed
         self._weighted_by = getattr(strategy, "weighted_by_key", NUM_EXAMPLES)
+        self.mask_attack = mask_attack
+        self._format: UploadFormat = (
+            strategy.upload_kind if isinstance(strategy, RobustStrategy) else DenseUpload
+        )
+        if mask_attack is not None and self.upload != "topk":
+            raise ValueError(f'mask_attack needs a strategy with upload="topk", got upload={self.upload!r}')
         self.diagnostics = diagnostics
+        self.similarity: Similarity | None = None
         self.embed_rounds = frozenset(embed_rounds)
         self.assumed = assumed
         self.info: dict[str, float] = {}
@@ -132,8 +167,9 @@ class Adversary(Strategy):
             replies = [single for reply in replies for single in self._singles(reply)]
         for node in sorted(reply.metadata.src_node_id for reply in replies):
             self._ranks.setdefault(node, len(self._ranks))
-        if self.attack is not None and self.attack.active(server_round):
-            replies = self._rewrite(self.attack, server_round, replies)
+        attack, masks = _active(self.attack, server_round), _active(self.mask_attack, server_round)
+        if attack is not None or masks is not None:
+            replies = self._rewrite(attack, masks, server_round, replies)
         self.seconds = {"attack": time.perf_counter() - started}
         result: tuple[ArrayRecord | None, MetricRecord | None] = self.strategy.aggregate_train(
             server_round, replies
@@ -176,17 +212,51 @@ class Adversary(Strategy):
 
     # -- the attack --------------------------------------------------------------------------------
 
-    def _rewrite(self, attack: CollusiveAttack, server_round: int, replies: list[Message]) -> list[Message]:
+    def _rewrite(
+        self,
+        attack: CollusiveAttack | None,
+        mask_attack: MaskAttack | None,
+        server_round: int,
+        replies: list[Message],
+    ) -> list[Message]:
         layout = self._require_layout()
         uploads = [self._decode(reply, layout) for reply in replies]
         arrived = [upload for upload in uploads if upload is not None]
-        colluding = attack.knowledge is Knowledge.COLLUDING
-        seen = self._uploads_of(arrived, layout, byzantine=colluding)
         byzantine = sorted({c for upload in arrived for c in upload.client_ids} & self.byzantine)
-        if not byzantine or len(seen.client_ids) == 0:
+        benign = self._uploads_of(arrived, layout, byzantine=False)
+        if attack is None:
+            own = self._uploads_of(arrived, layout, byzantine=True)
+            byzantine, crafted = own.client_ids, _matrix(own)
+        elif byzantine:
+            crafted = self._craft(attack, server_round, arrived, benign, byzantine)
+        if not byzantine or len(crafted) == 0:
             return replies
+        masks = torch.empty(0)
+        if isinstance(benign, SparseRows):
+            generator = torch_generator(self.seed, "mask-attack", server_round)
+            crafted, masks = self._place(mask_attack, crafted, benign, generator)
+        forged = _Forged(byzantine, crafted, masks)
+        return [
+            reply if upload is None else self._replaced(reply, upload, forged, layout)
+            for reply, upload in zip(replies, uploads, strict=True)
+        ]
+
+    def _craft(
+        self,
+        attack: CollusiveAttack,
+        server_round: int,
+        arrived: list[Upload],
+        benign: Stacked,
+        byzantine: list[int],
+    ) -> torch.Tensor:
+        """What the attackers upload, (f, d), or no rows if the attack sees nothing to learn from."""
+        layout = self._require_layout()
+        colluding = attack.knowledge is Knowledge.COLLUDING
+        seen = self._uploads_of(arrived, layout, byzantine=True) if colluding else benign
+        if len(seen.client_ids) == 0:
+            return torch.empty(0, layout.d)
         view = AttackView(
-            benign=seen.rows[:, : layout.d],
+            benign=_matrix(seen),
             num_byzantine=len(byzantine),
             num_clients=sum(map(len, arrived)),
             previous_aggregate=self._previous,
@@ -196,23 +266,44 @@ class Adversary(Strategy):
             memory=self._memory,
             aggregate=None if colluding else self._servers_rule(seen, arrived, byzantine, layout.d),
         )
-        crafted = dict(zip(byzantine, attack.craft(view), strict=True))
-        return [
-            reply if upload is None else self._replaced(reply, upload, crafted, layout)
-            for reply, upload in zip(replies, uploads, strict=True)
-        ]
+        return attack.craft(view)
 
-    def _uploads_of(self, uploads: list[DenseUpload], layout: Layout, *, byzantine: bool) -> DenseMatrix:
+    def _place(
+        self,
+        mask_attack: MaskAttack | None,
+        crafted: torch.Tensor,
+        benign: SparseRows,
+        generator: torch.Generator,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose the packs of crafted rows: as many as benign clients send, the most important ones."""
+        packs = benign.upload.packs
+        budget = int(np.median(benign.masks.sum(axis=1))) if len(benign.masks) else packs.count
+        if mask_attack is None or len(benign.masks) == 0:
+            rows = [packs.largest(packs.importance(row), budget) for row in crafted.numpy()]
+            return crafted, torch.from_numpy(np.stack(rows))
+        view = PackView(
+            benign=_matrix(benign),
+            masks=torch.from_numpy(benign.masks),
+            pack_size=packs.size,
+            budget=budget,
+            tensors=tuple(TensorColumns(*tensor) for tensor in self._require_layout().parameters),
+            generator=generator,
+        )
+        return mask_attack.place(crafted, view)
+
+    def _uploads_of(self, uploads: list[Upload], layout: Layout, *, byzantine: bool) -> Stacked:
         """Finite pseudo-gradients of the Byzantine or of the benign clients, in the order of their ids."""
         known = []
         for upload in uploads:
             visible = [i for i, c in enumerate(upload.client_ids) if (c in self.byzantine) == byzantine]
-            if visible:
-                known.append(upload if len(visible) == len(upload) else upload.take(visible))
-        return stack_dense(known, self._global if self.upload == "weights" else None, layout)
+            if len(visible) == len(upload):
+                known.append(upload)
+            elif visible:
+                known.append(upload.take(visible))
+        return stack(known, None if self.upload == "gradient" else self._global, layout)
 
     def _servers_rule(
-        self, benign: DenseMatrix, uploads: list[DenseUpload], byzantine: list[int], d: int
+        self, benign: Stacked, uploads: list[Upload], byzantine: list[int], d: int
     ) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What the strategy would make of the benign uploads and crafted ones; None if it is not ours.
 
@@ -222,22 +313,31 @@ class Adversary(Strategy):
         if not isinstance(strategy, RobustStrategy):
             return None
         order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *byzantine]))}
+        theirs = [order[c] for c in byzantine]
         sizes = {
             c: s for upload in uploads for c, s in zip(upload.client_ids, upload.num_examples, strict=True)
         }
         weights = capped_weights(torch.tensor([sizes[c] for c in order]), strategy.max_client_weight)
         rows = torch.empty(0)
 
-        def aggregate(crafted: torch.Tensor) -> torch.Tensor:
+        def gradients(crafted: torch.Tensor) -> Gradients:
             nonlocal rows
             if len(rows) == 0:
-                rows = torch.empty(len(order), d, dtype=benign.rows.dtype)
-                rows[[order[c] for c in benign.client_ids]] = benign.rows[:, :d]
-            rows[[order[c] for c in byzantine]] = crafted.to(rows)
+                known = _matrix(benign)
+                rows = torch.empty(len(order), d, dtype=known.dtype)
+                rows[[order[c] for c in benign.client_ids]] = known
+            rows[theirs] = crafted.to(rows)
+            if not isinstance(benign, SparseRows):
+                return rows.to(strategy.device)
+            masks = torch.empty(len(order), benign.upload.packs.count, dtype=torch.bool)
+            masks[[order[c] for c in benign.client_ids]] = torch.from_numpy(benign.masks)
+            _, masks[theirs] = self._place(None, crafted.to(rows), benign, torch.Generator())
+            return PackedRows.of_matrix(rows, masks, benign.upload.packs.size)
+
+        def aggregate(crafted: torch.Tensor) -> torch.Tensor:
             state = {name: value.copy() for name, value in strategy.state_dict().items()}
             try:
-                result = strategy.apply(rows.to(strategy.device), weights.to(strategy.device))
-                return result.gradient.cpu()
+                return strategy.apply(gradients(crafted), weights.to(strategy.device)).gradient.cpu()
             except TooFewClients:
                 return torch.full((d,), torch.nan)
             finally:
@@ -253,7 +353,7 @@ class Adversary(Strategy):
         layout = self._require_layout()
         arrived = [upload for reply in replies if (upload := self._decode(reply, layout)) is not None]
         benign, byzantine = (
-            self._uploads_of(arrived, layout, byzantine=which).rows[:, : layout.d] for which in (False, True)
+            _matrix(self._uploads_of(arrived, layout, byzantine=which)) for which in (False, True)
         )
         n = len(benign) + len(byzantine)
         f = len(byzantine) or int(self.assumed * n)
@@ -263,24 +363,50 @@ class Adversary(Strategy):
             if arrays is not None:
                 aggregate = self._step_to(layout.row([array_view(a) for a in arrays.values()]), layout)
             self.info = diagnose(benign, byzantine, self._previous, aggregate, size)
+            everybody = stack(arrived, self._global, layout)
+            if isinstance(everybody, SparseRows):
+                self.info.update(self._diagnose_packs(everybody, aggregate))
         if server_round in self.embed_rounds and len(benign) >= SMALLEST_PICTURE:
             self.embedding = embed(benign, size)
 
-    def _replaced(
-        self, reply: Message, upload: DenseUpload, crafted: dict[int, torch.Tensor], layout: Layout
-    ) -> Message:
-        """A copy of the reply with the crafted rows of the Byzantine clients in it."""
-        if crafted.keys().isdisjoint(upload.client_ids):
+    def _diagnose_packs(self, uploads: SparseRows, aggregate: torch.Tensor | None) -> dict[str, float]:
+        rows = uploads.gradients(torch.device("cpu"))
+        self.similarity = similarity_of(rows, uploads.client_ids)
+        if aggregate is None:
+            return {}
+        who = np.isin(uploads.client_ids, [*self.byzantine])
+        return poisoning(rows, torch.from_numpy(uploads.num_examples), who, aggregate)
+
+    def _replaced(self, reply: Message, upload: Upload, forged: "_Forged", layout: Layout) -> Message:
+        """A copy of the reply with the forged uploads of the Byzantine clients in it."""
+        if set(forged.clients).isdisjoint(upload.client_ids):
             return reply
-        rows, d = upload.rows.copy(), layout.d
-        for i, client in enumerate(upload.client_ids):
-            if client in crafted:
-                gradient = crafted[client].numpy()
-                rows[i, :d] = gradient if self.upload == "gradient" else self._global[:d] - gradient
-        replaced = DenseUpload(upload.client_ids, upload.num_examples, upload.metrics, rows)
+        if isinstance(upload, TopKUpload):
+            replaced = self._forge_sparse(upload, forged)
+        else:
+            replaced = self._forge_dense(upload, forged, layout.d)
         (name,) = records_of(reply.content, ArrayRecord)
         arrays = array_record(replaced.payload(layout, cohort=_is_cohort(reply)))
         return _with_content(reply, RecordDict({**reply.content, name: arrays}))
+
+    def _forge_dense(self, upload: Upload, forged: "_Forged", d: int) -> Upload:
+        if not isinstance(upload, DenseUpload):
+            raise TypeError(f"the adversary cannot rewrite {upload.kind} uploads")
+        rows = upload.rows.copy()
+        for i, position in forged.positions(upload.client_ids):
+            gradient = forged.rows[position].numpy()
+            rows[i, :d] = gradient if self.upload == "gradient" else self._global[:d] - gradient
+        return DenseUpload(upload.client_ids, upload.num_examples, upload.metrics, rows)
+
+    def _forge_sparse(self, upload: TopKUpload, forged: "_Forged") -> Upload:
+        masks, values = upload.masks.copy(), [*upload.values]
+        for i, position in forged.positions(upload.client_ids):
+            masks[i], gradient = forged.masks[position].numpy(), forged.rows[position].numpy()
+            columns = upload.packs.columns(masks[i])
+            own = self._global[: upload.packs.d][columns] - gradient[columns]
+            with np.errstate(over="ignore"):
+                values[i] = own.astype(values[i].dtype)
+        return dataclasses.replace(upload, masks=masks, values=values)
 
     def _singles(self, reply: Message) -> list[Message]:
         """Take a cohort's reply apart into one ordinary reply per client."""
@@ -295,10 +421,10 @@ class Adversary(Strategy):
             if upload is not None
         ]
 
-    def _decode(self, reply: Message, layout: Layout) -> DenseUpload | None:
+    def _decode(self, reply: Message, layout: Layout) -> Upload | None:
         """The well-formed uploads of a reply; clients without a logical id get their rank for one."""
-        upload, _ = decode_reply(reply, DenseUpload, layout, self._weighted_by)
-        if not isinstance(upload, DenseUpload):
+        upload, _ = decode_reply(reply, self._format, layout, self._weighted_by)
+        if upload is None:
             return None
         if not any(CLIENT_ID in metrics for metrics in records_of(reply.content, MetricRecord).values()):
             upload.client_ids = [self._ranks[reply.metadata.src_node_id]]
@@ -308,6 +434,30 @@ class Adversary(Strategy):
         if self._layout is None:
             raise RuntimeError("aggregate_train before configure_train: the global model is not known")
         return self._layout
+
+
+class _Forged(NamedTuple):
+    """Forged uploads of the Byzantine clients: (f, d) rows, and (f, P) masks, or none if they are dense."""
+
+    clients: list[int]
+    rows: torch.Tensor
+    masks: torch.Tensor
+
+    def positions(self, clients: list[int]) -> list[tuple[int, int]]:
+        """Positions in `clients` of those with a forged upload, and of that upload."""
+        mine = {client: position for position, client in enumerate(self.clients)}
+        return [(i, mine[client]) for i, client in enumerate(clients) if client in mine]
+
+
+def _active(attack: A | None, server_round: int) -> A | None:
+    return attack if attack is not None and attack.active(server_round) else None
+
+
+def _matrix(stacked: Stacked) -> torch.Tensor:
+    """All rows, (n, d), 0 where a client sent nothing."""
+    if not stacked.client_ids:
+        return torch.empty(0, stacked.d)
+    return Rows.of(stacked.gradients(torch.device("cpu"))).matrix()
 
 
 def _is_cohort(reply: Message) -> bool:

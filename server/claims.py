@@ -34,7 +34,9 @@ class Verdict:
 
     def __str__(self) -> str:
         place = ", ".join(self.place.values())
-        word = "holds" if self.holds else "does not hold"
+        word = "does not hold"
+        if self.holds:
+            word = "holds" if self.seeds == self.of else "holds on average only"
         against = f"{self.than} ({', '.join(self.against.values())})"
         seeds = f"; seed by seed in {self.seeds} of {self.of}" if self.of > 1 else ""
         return f"{f'{place}: ' if place else ''}{word}: {self.lower} against {against}{seeds}"

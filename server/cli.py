@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.clients.ranking import divided_feedback
 from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, FEEDBACK, class_counts
@@ -173,6 +173,7 @@ def _list() -> None:
         "strategies": STRATEGIES,
         "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
+        "mask attacks": MASK_ATTACKS,
         "datasets": {**DATASETS, **FEEDBACK},
         "models": {**MODELS, **RECOMMENDERS},
     }

@@ -214,7 +214,9 @@ def markdown(loaded: Report) -> str:
 def _claims(loaded: Report) -> list[str]:
     lines = ["## Claims\n"] if loaded.recipe.claim else []
     for claim in loaded.recipe.claim:
-        found = [f"* {verdict}" for verdict in verdicts(loaded, claim)] or ["* no results yet"]
+        found = [f"* {verdict}" for verdict in verdicts(loaded, claim)] or [
+            "* not judged: no results of both sides"
+        ]
         lines.append("\n".join([f"{claim.text}\n", *found, ""]))
     return lines
 

@@ -9,14 +9,24 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_type_hints
 
+import numpy as np
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, Attack, AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import (
+    ATTACKS,
+    MASK_ATTACKS,
+    Attack,
+    AttackView,
+    CollusiveAttack,
+    Knowledge,
+    TensorColumns,
+)
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS, FEEDBACK
 from byzflower.models import MODELS, RECOMMENDERS
+from byzflower.server.root import make_root_upload
 from byzflower.strategies import (
     PRE_AGGREGATIONS,
     STRATEGIES,
@@ -25,6 +35,7 @@ from byzflower.strategies import (
     RobustStrategy,
     TooFewClients,
 )
+from byzflower.strategies.fltrust import RootUpload
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
@@ -49,8 +60,8 @@ _EXECUTION = frozenset(
         "data",
     }
 )
-# What the data decides about a model.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items"})
+# What the data decides about a model, and the server's data about a rule.
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload"})
 
 
 class RunConfig(ClientSettings):
@@ -65,6 +76,9 @@ class RunConfig(ClientSettings):
     pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
     densify: Literal["zero", "contributors"] = Field(
         "zero", description="topk: packs that a client did not send count as 0, or without that client"
+    )
+    root_samples: int = Field(
+        100, ge=1, description="clean training samples that the server itself holds, for fltrust"
     )
     server_lr: float = Field(1.0, gt=0, description="server step size")
     lr_decay_rounds: tuple[int, ...] = Field(
@@ -138,8 +152,12 @@ class RunConfig(ClientSettings):
             *_unknown("dataset", self.dataset, {**DATASETS, **FEEDBACK}),
             *_unknown("model", self.model, {**MODELS, **RECOMMENDERS}),
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
+            *_unknown("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
             *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *_unknown_options(
+                "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
+            ),
             *_unknown_options(
                 "model-options", {**MODELS, **RECOMMENDERS}.get(self.model), self.model_options
             ),
@@ -147,6 +165,8 @@ class RunConfig(ClientSettings):
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
         mistakes += self._mismatches()
+        if self.mask_attack != "none" and self.upload != "topk":
+            mistakes.append(f"mask-attack needs upload=topk, got upload={self.upload}")
         if self.byzantine >= self.clients:
             mistakes.append(f"byzantine must be below clients={self.clients}, got {self.byzantine}")
         for name in ("lr_decay_rounds", "embed_rounds"):
@@ -184,6 +204,10 @@ class RunConfig(ClientSettings):
         except ValueError as error:
             return [f"upload-options: {error}"]
         try:
+            self.make_mask_attack()
+        except ValueError as error:
+            return [f"mask-attack-options: {error}"]
+        try:
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 colluding = attack.knowledge is Knowledge.COLLUDING
@@ -211,7 +235,8 @@ class RunConfig(ClientSettings):
         except (TypeError, ValueError) as error:
             return [f"pre: {error}"]
         try:
-            rule = self.make_strategy()
+            rule = self.make_strategy(root_upload=lambda server_round, arrays: arrays)
+            rule.set_global(1, {"weight": np.zeros(1, np.float32)})
             rule.apply(torch.zeros(n, 1), torch.full((n,), 1 / n, dtype=torch.float64))
         except TooFewClients as error:
             return [f"strategy {self.strategy}: {error}"]
@@ -246,14 +271,24 @@ class RunConfig(ClientSettings):
         """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
         return self.engine == "deployment"
 
-    def make_strategy(self, nodes: int = 1) -> RobustStrategy:
-        """Make the strategy, for rounds on at least `nodes` nodes."""
+    def make_strategy(self, nodes: int = 1, root_upload: RootUpload | None = None) -> RobustStrategy:
+        """Make the strategy, for rounds on at least `nodes` nodes.
+
+        Args:
+            nodes: how many to wait for.
+            root_upload: what a client of the server's own would upload, for rules that compare with it;
+                default one that trains on `root_samples` samples.
+        """
         rule = STRATEGIES[self.strategy]
+        parameters = inspect.signature(rule.__init__).parameters
         options: dict[str, Any] = dict(self.strategy_options)
-        asked = inspect.signature(rule.__init__).parameters
         for name, own in (("num_byzantine", self.believed_byzantine), ("lr", self.lr)):
-            if name in asked:
+            if name in parameters:
                 options.setdefault(name, own)
+        if "root_upload" in parameters:
+            options["root_upload"] = root_upload or make_root_upload(
+                self.client_settings(), self.root_samples, self.upload
+            )
         return rule(
             **options,
             pre=self.make_pre(),

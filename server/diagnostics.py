@@ -1,11 +1,16 @@
 """How an attack lies among the benign updates: what the ROP and STRIKE papers report."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.manifold import LocallyLinearEmbedding
 
 from byzflower.attacks import gradient_skew, majority_size, skewed_majority
 from byzflower.attacks.rows import gram, mean, products, squared_norms
+from byzflower.strategies.packs import PackedRows, mean_of_contributors
+from byzflower.strategies.safesparse import jaccard, sign_cosines
 
 # Fewer points than these have no shape.
 SMALLEST_PICTURE = 4
@@ -53,6 +58,97 @@ def diagnose(
     if aggregate is not None:
         numbers["error"] = float(squared_norms(aggregate[None], origin=mu).sqrt())
     return numbers
+
+
+class Similarity(NamedTuple):
+    """How alike a round's sparse uploads were (SafeSparse, figures 3 and 4).
+
+    Attributes:
+        clients: ids of the n rows.
+        jaccard: (n, n) of the masks.
+        cosine: (n, n) of the signs, where both clients sent the pack.
+    """
+
+    clients: list[int]
+    jaccard: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+
+
+def similarity_of(rows: PackedRows, clients: list[int]) -> Similarity:
+    """How alike n sparse uploads are."""
+    masks = torch.from_numpy(rows.masks)
+    return Similarity(clients, jaccard(masks).numpy(), sign_cosines(rows).numpy())
+
+
+def contributor_shares(masks: NDArray[np.bool_], byzantine: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """f_p, the Byzantine share of each pack's contributors: (n, P), (n,) -> (P,), 0 where there are none."""
+    everybody: NDArray[np.int64] = masks.sum(axis=0)
+    attackers: NDArray[np.int64] = masks[byzantine].sum(axis=0)
+    return attackers / np.maximum(everybody, 1)
+
+
+def vulnerability(
+    masks: NDArray[np.bool_], byzantine: NDArray[np.bool_], kept: NDArray[np.bool_]
+) -> dict[str, float]:
+    """How far the attackers are the majority of single packs (SafeSparse, theorem 1).
+
+    Args:
+        masks: (n, P) the packs that each client sent.
+        byzantine: (n,) who attacks.
+        kept: (n,) whom the defence kept.
+
+    Returns:
+        Of f_p, the Byzantine share of pack p's contributors: ``max``, ``mean``, ``above-half`` (share of
+        the packs) and ``squares`` (sum of f_p^2), and ``squares-after``, the sum among those kept.
+    """
+    shares = contributor_shares(masks, byzantine)
+    after = contributor_shares(masks[kept], byzantine[kept])
+    return {
+        "max": float(shares.max(initial=0)),
+        "mean": float(shares.mean()),
+        "above-half": float((shares > 0.5).mean()),
+        "squares": float((shares**2).sum()),
+        "squares-after": float((after**2).sum()),
+    }
+
+
+def poisoning(
+    rows: PackedRows, sizes: torch.Tensor, byzantine: NDArray[np.bool_], aggregate: torch.Tensor
+) -> dict[str, float]:
+    """How far the attackers moved the model, and theorem 1's bound (SafeSparse).
+
+    The benign model is what averaging each pack over its benign contributors would have made. The bound
+    is one on that average with the attackers' in it; other rules may be below or above.
+
+    Args:
+        rows: n sparse pseudo-gradients.
+        sizes: (n,) num-examples.
+        byzantine: (n,) who attacks.
+        aggregate: (d,) what the server applied.
+
+    Returns:
+        ``rho``, the squared distance to the benign model; ``bound`` eps^2 sum_p f_p^2 with ``eps`` the
+        largest over the packs of the mean distance of an attacker's pack to the benign model's.
+    """
+    honest = torch.from_numpy(~byzantine)
+    ideal = mean_of_contributors(rows, torch.where(honest, sizes, 0.0))
+    numbers = {"rho": float(squared_norms(aggregate[None], origin=ideal))}
+    attackers = np.flatnonzero(byzantine)
+    if len(attackers) == 0:
+        return numbers
+    theirs, size, spare = rows.take(attackers.tolist()), rows.packs.size, rows.packs.spare
+    point = torch.nn.functional.pad(ideal, (0, spare)).reshape(-1, size)
+
+    def work(block: torch.Tensor, packs: slice) -> torch.Tensor:
+        norms: torch.Tensor = torch.linalg.vector_norm(block - point[packs], dim=2, dtype=torch.float64)
+        return norms
+
+    distances = torch.cat(theirs.map_packs(work), dim=1)
+    masks = torch.from_numpy(theirs.masks)
+    mean_distance = (distances * masks).sum(dim=0) / masks.sum(dim=0).clamp(min=1)
+    eps = float(mean_distance.max())
+    squares = float((contributor_shares(rows.masks, byzantine) ** 2).sum())
+    return {**numbers, "eps": eps, "bound": eps**2 * squares}
 
 
 def mean_cosine(rows: torch.Tensor, direction: torch.Tensor) -> float:

@@ -18,6 +18,8 @@ from byzflower.clients.settings import SETTINGS
 from byzflower.server.adversary import Adversary
 from byzflower.server.beginning import beginning
 from byzflower.server.config import RunConfig
+from byzflower.server.diagnostics import vulnerability
+from byzflower.server.plots import save_similarity
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
@@ -74,11 +76,14 @@ class Federation:
         self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
         attack = config.collusive_attack()
         self.strategy: Strategy = self.robust
+        masks = config.make_mask_attack()
         observed = config.diagnostics or config.embed_rounds
-        if attack is not None or (observed and not isinstance(self.robust, MomentsStrategy)):
+        collusive = attack is not None or masks is not None
+        if collusive or (observed and not isinstance(self.robust, MomentsStrategy)):
             self.strategy = Adversary(
                 self.robust,
                 attack,
+                mask_attack=masks,
                 byzantine=config.byzantine_ids(),
                 seed=config.seed,
                 diagnostics=config.diagnostics,
@@ -121,6 +126,8 @@ class Federation:
             if budget.allows() and server_round < self.config.rounds:
                 with budget.saving(server_round):
                     self._checkpoint(server_round, grid)
+        if isinstance(self.strategy, Adversary) and self.strategy.similarity is not None:
+            save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
     def _round(
@@ -174,7 +181,7 @@ class Federation:
         """What happened to whom, from the strategy's own record."""
         last = self.robust.last_round
         byzantine = set(self.config.byzantine_ids())
-        attacked = (attack := self.config.make_attack()) is not None and attack.active(server_round)
+        attacked = self.config.attacked(server_round)
         quarantined = {client for client, _ in last.rejections}
         present = (set(last.clients) | quarantined) & byzantine if attacked else set()
         kept = last.clients if last.selected is None else last.selected
@@ -195,7 +202,17 @@ class Federation:
             "bytes_down": last.bytes_down,
             "bytes_up": last.bytes_up,
             "wire_bytes": last.wire_bytes,
+            **self._contributors(byzantine, attacked),
         }
+
+    def _contributors(self, byzantine: set[int], attacked: bool) -> dict[str, dict[str, float]]:
+        """How much of what packs the attackers are, if uploads are sparse."""
+        last = self.robust.last_round
+        if last.masks is None or not attacked:
+            return {}
+        who = np.isin(last.clients, [*byzantine])
+        kept = np.isin(last.clients, last.clients if last.selected is None else last.selected)
+        return {"contributors": vulnerability(last.masks, who, kept)}
 
     def _record(self, on_round: OnRound, record: Record) -> None:
         self.recorder.round(record)

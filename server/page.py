@@ -87,7 +87,10 @@ def _claims(report: Report) -> Iterator[str]:
         yield "<h2>Claims</h2>"
     for claim in report.recipe.claim:
         found = verdicts(report, claim)
-        lines = "".join(f"<li>{escape(str(verdict))}</li>" for verdict in found) or "<li>no results yet</li>"
+        lines = (
+            "".join(f"<li>{escape(str(verdict))}</li>" for verdict in found)
+            or "<li>not judged: no results of both sides</li>"
+        )
         yield f"<p>{escape(claim.text)}</p><ul>{lines}</ul>"
 
 

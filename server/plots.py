@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from byzflower.server.diagnostics import Similarity
 from byzflower.server.recorder import Record
 
 
@@ -71,3 +72,40 @@ def write_partition(counts: NDArray[np.int64], path: Path, byzantine: frozenset[
         for client, row in enumerate(counts.tolist()):
             table.writerow([client, int(client in byzantine), sum(row), *row])
     return path
+
+
+def save_similarity(similarity: Similarity, byzantine: frozenset[int], folder: Path) -> Path:
+    """Draw how alike masks and signs of a round's sparse uploads were (SafeSparse, figures 3 and 4).
+
+    Writes similarity.png, with the Byzantine clients first and a line after them, and the numbers as
+    jaccard.csv and sign-cosine.csv, in the order of the ids.
+
+    Args:
+        similarity: of the round.
+        byzantine: ids that come first.
+        folder: where to write.
+    """
+    panels = {"jaccard": similarity.jaccard, "sign-cosine": similarity.cosine}
+    ids = similarity.clients
+    order = sorted(range(len(ids)), key=lambda i: (ids[i] not in byzantine, ids[i]))
+    attackers = sum(client in byzantine for client in ids)
+    figure = _figure(10, 4.4)
+    for axes, (name, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        others = values[~np.eye(len(ids), dtype=bool)]
+        image = axes.imshow(
+            values[np.ix_(order, order)], vmin=others.min(initial=1), vmax=others.max(initial=0)
+        )
+        figure.colorbar(image, ax=axes)
+        if 0 < attackers < len(ids):
+            axes.axhline(attackers - 0.5, color="white", linewidth=1)
+            axes.axvline(attackers - 0.5, color="white", linewidth=1)
+        if len(ids) <= 40:
+            axes.set_xticks(range(len(ids)), [str(ids[i]) for i in order], fontsize="xx-small")
+            axes.set_yticks(range(len(ids)), [str(ids[i]) for i in order], fontsize="xx-small")
+        axes.set(title=name, xlabel="client" + (" (Byzantine first)" if attackers else ""))
+        with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["client", *ids])
+            table.writerows([client, *row] for client, row in zip(ids, values.tolist(), strict=True))
+    figure.savefig(folder / "similarity.png", dpi=150)
+    return folder / "similarity.png"

@@ -8,8 +8,12 @@ from byzflower.strategies.caf import CAF, caf
 from byzflower.strategies.centered_clipping import CenteredClipping, centered_clipping
 from byzflower.strategies.dnc import DnC, dnc
 from byzflower.strategies.fedavg import FedAvg, mean
+from byzflower.strategies.fedsign import FedSign, fedsign
+from byzflower.strategies.flguardian import FLGuardian, flguardian
+from byzflower.strategies.fltrust import FLTrust, fltrust
 from byzflower.strategies.geometric_median import GeometricMedian, geometric_median
 from byzflower.strategies.krum import Krum, krum
+from byzflower.strategies.lasa import LASA, lasa
 from byzflower.strategies.legacy import LegacyStrategy
 from byzflower.strategies.mda import MDA, mda
 from byzflower.strategies.meamed import MeaMed, meamed
@@ -30,8 +34,10 @@ from byzflower.strategies.pre_aggregation import (
 )
 from byzflower.strategies.rbtm import RBTM, rbtm
 from byzflower.strategies.result import AggregationResult
+from byzflower.strategies.robust_dpfl import RobustDPFL, robust_dpfl
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.safesparse import SafeSparse, safe_sparse
+from byzflower.strategies.sign_guard import SignGuard, sign_guard
 from byzflower.strategies.sign_majority import SignMajority, sign_majority
 from byzflower.strategies.smea import SMEA, smea
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
@@ -45,8 +51,12 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "centeredclipping": CenteredClipping,
     "dnc": DnC,
     "fedavg": FedAvg,
+    "fedsign": FedSign,
+    "flguardian": FLGuardian,
+    "fltrust": FLTrust,
     "geometricmedian": GeometricMedian,
     "krum": Krum,
+    "lasa": LASA,
     "mda": MDA,
     "meamed": MeaMed,
     "median": Median,
@@ -56,6 +66,8 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "normtrimmedmean": NormTrimmedMean,
     "rbtm": RBTM,
     "rrfrs": RRFRS,
+    "robustdpfl": RobustDPFL,
+    "signguard": SignGuard,
     "safesparse": SafeSparse,
     "signmajority": SignMajority,
     "smea": SMEA,
@@ -67,6 +79,7 @@ __all__ = [
     "AGRFRS",
     "ARFRS",
     "CAF",
+    "LASA",
     "MDA",
     "PRE_AGGREGATIONS",
     "RBTM",
@@ -82,7 +95,10 @@ __all__ = [
     "CenteredClipping",
     "Clip",
     "DnC",
+    "FLGuardian",
+    "FLTrust",
     "FedAvg",
+    "FedSign",
     "GeometricMedian",
     "Krum",
     "LegacyStrategy",
@@ -96,10 +112,12 @@ __all__ = [
     "NormTrimmedMean",
     "PackedRows",
     "PreAggregation",
+    "RobustDPFL",
     "RobustStrategy",
     "RoundRecord",
     "Rows",
     "SafeSparse",
+    "SignGuard",
     "SignMajority",
     "Sparsify",
     "TooFewClients",
@@ -110,8 +128,12 @@ __all__ = [
     "caf",
     "centered_clipping",
     "dnc",
+    "fedsign",
+    "flguardian",
+    "fltrust",
     "geometric_median",
     "krum",
+    "lasa",
     "mda",
     "meamed",
     "mean",
@@ -121,7 +143,9 @@ __all__ = [
     "norm_clipping",
     "norm_trimmed_mean",
     "rbtm",
+    "robust_dpfl",
     "safe_sparse",
+    "sign_guard",
     "sign_majority",
     "smea",
     "trimmed_mean",

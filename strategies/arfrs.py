@@ -221,9 +221,18 @@ class MomentsStrategy(RobustStrategy):
             units, gradients = units[good], gradients[good]
         union, places = torch.unique(units, return_inverse=True)
         buffers = self._global[own.depth * own.model.d :]
-        clients, sizes = upload.client_ids, upload.num_examples
         return MomentsRound(
-            clients, sizes, rejections, upload, union, places, gradients, rest, buffers, self.inspect
+            upload.client_ids,
+            upload.num_examples,
+            rejections,
+            len(union) * own.unit,
+            upload,
+            union,
+            places,
+            gradients,
+            rest,
+            buffers,
+            self.inspect,
         )
 
     def _step(self, matrix: MomentsRound, layout: Layout) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from byzflower.strategies.pre_aggregation import PreAggregation
 from byzflower.strategies.result import AggregationResult, Gradients, NumByzantine, count_byzantine
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
@@ -283,11 +284,13 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             TooFewClients: n is too small.
         """
-        if isinstance(gradients, PackedRows) and self.densify == "contributors":
-            return self.aggregate_contributors(gradients, weights)
-        dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
-        rows = self.pre_aggregate(dense)
-        return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+        # Work on all cores is done by blocks; what remains is small, and must not depend on their number.
+        with one_thread():
+            if isinstance(gradients, PackedRows) and self.densify == "contributors":
+                return self.aggregate_contributors(gradients, weights)
+            dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
+            rows = self.pre_aggregate(dense)
+            return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
 
     def count_byzantine(self, rows: Rows) -> int:
         """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
@@ -392,6 +395,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         nodes = wait_for_nodes(grid, max(self.min_available_nodes, minimum))
         random = numpy_generator(self.seed, f"sample-{message_type}", server_round)
         if self.num_clients is None:
+            self._roster.forget_absent(nodes)
             count = min(len(nodes), max(int(len(nodes) * fraction), minimum))
             sample = sorted(random.choice(len(nodes), count, replace=False))
             record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
@@ -415,7 +419,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """Draw logical clients, of every stratum as many as its size asks for."""
         count = max(1, int(num_clients * fraction))
         drawn: set[int] = set()
-        for group in self.strata or [range(num_clients)]:
+        for group in self.strata or [list(range(num_clients))]:
             share = round(count * len(group) / num_clients)
             drawn.update(group[i] for i in random.choice(len(group), share, replace=False).tolist())
         return drawn
@@ -689,11 +693,13 @@ class Stacked(ABC):
         client_ids: of the n rows.
         num_examples: (n,).
         rejections: clients whose values are not finite.
+        d: columns of a row that are parameters.
     """
 
     client_ids: list[int]
     num_examples: NDArray[np.float64]
     rejections: list[Rejection]
+    d: int
 
     masks: ClassVar[NDArray[np.bool_] | None] = None
 
@@ -713,11 +719,9 @@ class DenseMatrix(Stacked):
 
     Attributes:
         rows: (n, width) pseudo-gradients and steps of the buffers.
-        d: how many columns are pseudo-gradients.
     """
 
     rows: torch.Tensor
-    d: int
 
     def gradients(self, device: torch.device) -> torch.Tensor:
         """See `Stacked`."""
@@ -736,12 +740,10 @@ class SparseRows(Stacked):
     Attributes:
         upload: the n sparse models.
         reference: the global row that they started from.
-        d: how many of its columns are parameters.
     """
 
     upload: TopKUpload
     reference: NDArray[Any]
-    d: int
 
     @property
     def masks(self) -> NDArray[np.bool_]:  # type: ignore[override]
@@ -788,7 +790,7 @@ def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout:
     sizes = np.array([upload.num_examples[i] for _, upload, i in finite])
     models = [upload.model(i) for _, upload, i in finite]
     together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
-    return SparseRows(clients, sizes, bad, together, reference, layout.d)
+    return SparseRows(clients, sizes, bad, layout.d, together, reference)
 
 
 def _within(values: NDArray[Any], limit: float) -> bool:
@@ -821,14 +823,14 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
     finite = finite_rows(matrix)
     order = sorted(ids)
     if bool(finite.all()):
-        return DenseMatrix(order, sizes, [], matrix, layout.d)
+        return DenseMatrix(order, sizes, [], layout.d, matrix)
     keep = finite.nonzero().squeeze(1)
     bad = [Rejection(order[i], _NOT_FINITE) for i in (~finite).nonzero().squeeze(1).tolist()]
     kept = keep.tolist()
     for target, i in enumerate(kept):  # in place: a NaN must not cost another copy of everything
         if target != i:
             matrix[target] = matrix[i]
-    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, matrix[: len(kept)], layout.d)
+    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, layout.d, matrix[: len(kept)])
 
 
 def finite_rows(matrix: torch.Tensor) -> torch.Tensor:

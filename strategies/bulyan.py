@@ -7,8 +7,10 @@ from byzflower.strategies.columns import mean_around_median
 from byzflower.strategies.krum import best_rows, nearest_sums
 from byzflower.strategies.result import AggregationResult, Gradients, check_num_byzantine, require
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def bulyan(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Select n-2f rows by repeated Krum; per coordinate average the n-4f values closest to their median.
 

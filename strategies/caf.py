@@ -6,8 +6,10 @@ from byzflower.strategies.base import BoundedStrategy
 from byzflower.strategies.distances import gram_about_mixture
 from byzflower.strategies.result import AggregationResult, Gradients, check_num_byzantine, require
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def caf(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Down-weight rows along the top eigenvector of their covariance (Allouah et al., 2025).
 

@@ -9,8 +9,10 @@ from byzflower.strategies.distances import distances_to_mixture, with_point
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def centered_clipping(
     gradients: Gradients, reference: torch.Tensor | None = None, tau: float = 10.0, iterations: int = 1
 ) -> AggregationResult:

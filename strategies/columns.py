@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from byzflower.strategies.rows import Rows
-from byzflower.strategies.selection_network import select_middle
+from byzflower.strategies.selection_network import select_middle, sort_rows
 
 # Up to so many rows a selection network beats sorting; so many columns at a time keep NumPy busy enough
 # between two exchanges that threads do not wait for each other.
@@ -82,36 +82,73 @@ def mean_around_median(rows: Rows, count: int, used: torch.Tensor | None = None)
         used: indices of the rows to use, default all.
     """
     n = rows.n if used is None else len(used)
-    spare = n - count
-    position = torch.arange(n, device=rows.device)
+    # The closest values are neighbours in order, so of those `count` positions apart exactly one is among
+    # them: whichever is closest.
+    apart = [range(first, n, count) for first in range(count)]
+    if rows.device.type == "cpu" and n <= _NETWORK_ROWS:
+        return _mean_of_closest_by_network(rows, apart, used)
+    middle = slice((n - 1) // 2, n // 2 + 1)
 
     def reduce(block: torch.Tensor) -> torch.Tensor:
-        median = block[:, (n - 1) // 2 : n // 2 + 1].mean(dim=1, keepdim=True, dtype=torch.float64)
-        # The closest values are neighbours in order. Starting from the lowest ones, the window moves up
-        # as long as the value it would gain is closer than the one it would lose.
-        loses, gains = block[:, :spare], block[:, count:]
-        start = (median - loses > gains - median).sum(dim=1, keepdim=True)
-        inside = (position >= start) & (position < start + count)
-        return torch.where(inside, block, 0).sum(dim=1, dtype=torch.float64) / count
+        twice_median = 2 * block[:, middle].mean(dim=1, keepdim=True, dtype=torch.float64)
+        closest = block[:, :count]
+        for start in range(count, n, count):
+            higher = block[:, start : start + count]
+            lower = closest[:, : higher.shape[1]]
+            nearer = torch.where(lower.double() + higher < twice_median, higher, lower)
+            closest = torch.cat([nearer, closest[:, higher.shape[1] :]], dim=1)
+        return closest.mean(dim=1, dtype=torch.float64)
 
     return reduce_sorted_columns(rows, reduce, used)
 
 
-def _mean_by_network(rows: Rows, first: int, last: int) -> torch.Tensor:
-    out = torch.empty(rows.d, dtype=rows.dtype)
-    result: NDArray[np.floating] = out.numpy()
+def _mean_of_closest_by_network(rows: Rows, apart: list[range], used: torch.Tensor | None) -> torch.Tensor:
+    def reduce(ordered: list[NDArray[np.floating]]) -> NDArray[np.floating]:
+        n = len(ordered)
+        twice_median: NDArray[np.float64] = np.add(ordered[(n - 1) // 2], ordered[n // 2], dtype=np.float64)
+        total: NDArray[np.float64] = np.zeros_like(twice_median)
+        two = np.empty_like(twice_median)
+        for positions in apart:
+            closest = ordered[positions[0]]
+            for position in positions[1:]:
+                np.add(closest, ordered[position], out=two, dtype=np.float64)
+                np.copyto(closest, ordered[position], where=two < twice_median)
+            total += closest
+        total /= len(apart)
+        return total
 
-    def work(values: torch.Tensor, columns: slice) -> None:
-        block = np.empty((rows.n + 1, columns.stop - columns.start), result.dtype)
-        np.copyto(block[: rows.n], values.numpy())
+    return _reduce_by_network(rows, lambda block: reduce(sort_rows(block)), used)
+
+
+def _mean_by_network(rows: Rows, first: int, last: int) -> torch.Tensor:
+    def reduce(block: NDArray[np.floating]) -> NDArray[np.floating]:
         middle = select_middle(block, first, last)
         if len(middle) == 1:
-            result[columns] = middle[0]
-            return
+            return middle[0]
         total = middle[0].astype(np.float64)
         for row in middle[1:]:
             total += row
-        result[columns] = np.divide(total, len(middle), out=total)
+        total /= len(middle)
+        return total
+
+    return _reduce_by_network(rows, reduce)
+
+
+def _reduce_by_network(
+    rows: Rows,
+    reduce: Callable[[NDArray[np.floating]], NDArray[np.floating]],
+    used: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Reduce blocks (n + 1, c), copies with a row of working space, to (c,) each: (n, d) -> (d,)."""
+    out = torch.empty(rows.d, dtype=rows.dtype)
+    result: NDArray[np.floating] = out.numpy()
+    chosen = slice(None) if used is None else used.numpy()
+
+    def work(values: torch.Tensor, columns: slice) -> None:
+        own = values.numpy()[chosen]
+        block = np.empty((len(own) + 1, columns.stop - columns.start), result.dtype)
+        np.copyto(block[:-1], own)
+        result[columns] = reduce(block)
 
     rows.map(work, _NETWORK_COLUMNS)
     return out

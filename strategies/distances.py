@@ -1,6 +1,7 @@
 """Pairwise squared distances that keep their order, at the price of about one Gram product."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 
@@ -10,6 +11,10 @@ Block = Callable[[slice], torch.Tensor]
 
 _BLOCK_COLUMNS = 1 << 12
 _BLOCKS_PER_TASK = 8
+# Differences of so many columns at a time stay in the L1 and L2 caches, and are summed without much error.
+_DIFFERENCE_COLUMNS = 1 << 9
+# Enough to find a row near the middle of most.
+_SAMPLE_COLUMNS = 1 << 8
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
 _CANCELLATION = 0.05
@@ -29,9 +34,10 @@ def squared_distances(block: Block, n: int, d: int, device: torch.device) -> tor
     """Squared Euclidean distances between n rows of d scalars: float64 (n, n), zero diagonal.
 
     ||x||^2 + ||y||^2 - 2<x, y> is only as exact as the norms are small, so rows are taken relative to
-    one of them; products are summed over blocks of columns in float64. Rows that turn out to be much
-    closer to each other than to that origin are done again relative to one of their own, so that
-    distances of 1e-6 between rows of size 1, or beside rows of size 1e19, are right. Never negative.
+    one in their middle, and products are summed over blocks of columns in float64. Rows that turn out to be
+    much closer to each other than to that origin are done again by their differences, which costs twice as
+    much if it comes to that for all of them. So distances of 1e-6 between rows of size 1, or beside rows of
+    size 1e19, are right, and no arrangement of rows takes more than two passes. Never negative.
 
     Args:
         block: gives the (n, c) values of some columns.
@@ -39,30 +45,38 @@ def squared_distances(block: Block, n: int, d: int, device: torch.device) -> tor
         d: number of columns.
         device: of the blocks.
     """
-    distances = torch.zeros(n, n, dtype=torch.float64, device=device)
-    pending = [torch.arange(n, device=device)]
-    while pending:
-        rows = pending.pop()
-        among, unreliable = _distances_from(block, d, rows, everything=len(rows) == n)
-        distances[rows[:, None], rows[None, :]] = among
-        pending += [rows[group] for group in _groups(unreliable)]
+    origin = _central(block(slice(0, d, max(1, -(-d // _SAMPLE_COLUMNS)))))
+    [gram] = _sum_over_blocks(block, d, lambda values: [finite_or_wide(partial(_gram, origin), values)])
+    distances, unreliable = _from_gram(gram, origin)
+    groups = _groups(unreliable)
+    if groups:
+        for rows, among in zip(groups, _by_differences(block, d, groups), strict=True):
+            distances[rows[:, None], rows[None, :]] = among
     return distances
 
 
-def _distances_from(
-    block: Block, d: int, rows: torch.Tensor, everything: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Distances among `rows` relative to the first of them, and which pairs lost their digits."""
-    gram = _centred_gram(block if everything else lambda columns: block(columns)[rows], d, rows)
+def _central(sample: torch.Tensor) -> int:
+    """Index of the row nearest to the coordinate-wise median, of a sample of the columns."""
+    away = sample.double() - sample.median(dim=0).values
+    return int(away.square_().sum(dim=1).argmin())
+
+
+def _gram(origin: int, values: torch.Tensor) -> torch.Tensor:
+    """Products of rows minus one of them."""
+    values = values - values[origin]
+    return values @ values.T
+
+
+def _from_gram(gram: torch.Tensor, origin: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared distances, and which pairs lost their digits, from products of rows minus one of them."""
     norms = gram.diagonal().clone()
     total = norms[:, None] + norms[None, :]
     among = _symmetric((total - 2 * gram).clamp_(min=0))
     # The origin's own distances are sums of squares: exact.
-    among[0], among[:, 0] = norms, norms
+    among[origin], among[:, origin] = norms, norms
     unreliable = among < _CANCELLATION * total
-    unreliable[0] = unreliable[:, 0] = False
-    unreliable.fill_diagonal_(False)
-    return among, unreliable
+    unreliable[origin] = unreliable[:, origin] = False
+    return among, unreliable.fill_diagonal_(False)
 
 
 def _symmetric(distances: torch.Tensor) -> torch.Tensor:
@@ -71,24 +85,53 @@ def _symmetric(distances: torch.Tensor) -> torch.Tensor:
     return lower + lower.T
 
 
-def _centred_gram(block: Block, d: int, rows: torch.Tensor) -> torch.Tensor:
-    """Gram matrix, in float64, of `rows` minus their first."""
-    k = len(rows)
+def _by_differences(block: Block, d: int, groups: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Squared distances within each group of rows, in one pass."""
 
-    def product(values: torch.Tensor) -> torch.Tensor:
-        values = values - values[0]
-        return values @ values.T
+    def work(values: torch.Tensor) -> list[torch.Tensor]:
+        starts = range(0, values.shape[1], _DIFFERENCE_COLUMNS)
+        parts = (values[:, start : start + _DIFFERENCE_COLUMNS] for start in starts)
+        return _sums([finite_or_wide(_pairwise, part[rows]) for rows in groups] for part in parts)
 
-    def work(columns: slice) -> torch.Tensor:
-        total = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
-        for start in range(columns.start, columns.stop, _BLOCK_COLUMNS):
-            total += finite_or_wide(product, block(slice(start, min(start + _BLOCK_COLUMNS, columns.stop))))
-        return total
+    sums = _sum_over_blocks(block, d, work)
+    return [_square(pairs, len(rows)) for pairs, rows in zip(sums, groups, strict=True)]
 
-    gram = torch.zeros(k, k, dtype=torch.float64, device=rows.device)
-    for total in map_blocks(work, d, _BLOCKS_PER_TASK * _BLOCK_COLUMNS):
-        gram += total
-    return gram
+
+def _pairwise(values: torch.Tensor) -> torch.Tensor:
+    """Squared distances of rows 0 and 1, 0 and 2, ... in float64."""
+    return torch.nn.functional.pdist(values).double().square_()
+
+
+def _square(pairs: torch.Tensor, k: int) -> torch.Tensor:
+    """The symmetric matrix (k, k) of what `_pairwise` gives."""
+    matrix = pairs.new_zeros(k, k)
+    i, j = torch.triu_indices(k, k, 1, device=pairs.device)
+    matrix[i, j] = matrix[j, i] = pairs
+    return matrix
+
+
+def _sum_over_blocks(
+    block: Block, d: int, work: Callable[[torch.Tensor], list[torch.Tensor]]
+) -> list[torch.Tensor]:
+    """Sum, in float64 and always in the same order, what `work` makes of every block of columns."""
+
+    def task(columns: slice) -> list[torch.Tensor]:
+        starts = range(columns.start, columns.stop, _BLOCK_COLUMNS)
+        parts = (work(block(slice(start, min(start + _BLOCK_COLUMNS, columns.stop)))) for start in starts)
+        return _sums(parts)
+
+    return _sums(map_blocks(task, d, _BLOCKS_PER_TASK * _BLOCK_COLUMNS))
+
+
+def _sums(parts: Iterable[list[torch.Tensor]]) -> list[torch.Tensor]:
+    totals: list[torch.Tensor] = []
+    for part in parts:
+        if not totals:
+            totals = [one.double() for one in part]
+        else:
+            for total, one in zip(totals, part, strict=True):
+                total += one
+    return totals
 
 
 def _groups(linked: torch.Tensor) -> list[torch.Tensor]:

@@ -18,8 +18,10 @@ from byzflower.strategies.result import (
     require,
 )
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def dnc(
     gradients: Gradients,
     num_byzantine: int,

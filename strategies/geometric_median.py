@@ -8,8 +8,10 @@ from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.distances import distances_to_mixture
 from byzflower.strategies.result import AggregationResult, Gradients, check
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def geometric_median(
     gradients: Gradients, weights: torch.Tensor | None = None, iterations: int = 8, nu: float = 1e-6
 ) -> AggregationResult:

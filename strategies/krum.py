@@ -11,6 +11,7 @@ from byzflower.strategies.result import (
     require,
 )
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
 def krum_scores(distances: torch.Tensor, num_byzantine: int) -> torch.Tensor:
@@ -41,6 +42,7 @@ def best_rows(scores: torch.Tensor, count: int) -> torch.Tensor:
     return selected
 
 
+@one_thread()
 def krum(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     """Return the row of least Krum score (Blanchard et al., 2017), on squared distances.
 

@@ -74,7 +74,7 @@ class LegacyStrategy(LegacyFedAvg):
             node, reason = _describe_failure(failure)
             rejections.append(Rejection(node, reason))
         for proxy, result in results:
-            node = _cid(proxy)
+            node = node_id_of(proxy)
             try:
                 upload = self._decode(node, result)
                 if upload.client_ids[0] in seen:
@@ -87,7 +87,7 @@ class LegacyStrategy(LegacyFedAvg):
         metrics: dict[str, Scalar] = {}
         if self.fit_metrics_aggregation_fn:
             accepted = set(self.robust.last_round.clients)
-            kept = [r for proxy, r in results if self._client_id(_cid(proxy), r) in accepted]
+            kept = [r for proxy, r in results if self._client_id(node_id_of(proxy), r) in accepted]
             usual = _usual_keys([r.metrics for r in kept])
             kept = [r for r in kept if usual <= r.metrics.keys()]
             metrics = self.fit_metrics_aggregation_fn([(r.num_examples, r.metrics) for r in kept])
@@ -125,7 +125,7 @@ class LegacyStrategy(LegacyFedAvg):
             raise Rejected(fault)
         size = check_num_examples(result.num_examples)
         layout = self.robust._require_layout()
-        arrays = _decode_arrays(result.parameters, layout.nbytes)
+        arrays = decode_arrays(result.parameters, layout.nbytes)
         names = self.robust.upload_kind.names(layout)
         named = {names[i] if i < len(names) else str(i): array for i, array in enumerate(arrays)}
         return self.robust.upload_kind.from_payload(
@@ -133,7 +133,12 @@ class LegacyStrategy(LegacyFedAvg):
         )
 
 
-def _decode_arrays(parameters: Parameters, max_bytes: int) -> NDArrays:
+def decode_arrays(parameters: Parameters, max_bytes: int) -> NDArrays:
+    """Read a client's parameters without trusting them.
+
+    Raises:
+        Rejected: not NumPy arrays, or larger than `max_bytes`.
+    """
     if parameters.tensor_type != "numpy.ndarray":
         raise Rejected(f"unknown tensor type {parameters.tensor_type!r:.40}")
     try:
@@ -152,10 +157,10 @@ def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tu
     if isinstance(failure, BaseException):
         return -1, f"client raised: {failure!s:.300}"
     proxy, result = failure
-    return _cid(proxy), f"client failed: {result.status.message!s:.300}"
+    return node_id_of(proxy), f"client failed: {result.status.message!s:.300}"
 
 
-def _cid(proxy: ClientProxy) -> int:
+def node_id_of(proxy: ClientProxy) -> int:
     """Flower's legacy cid as an integer; it is the node id in all current engines."""
     cid = str(proxy.cid)
     if cid.isdecimal():

@@ -16,8 +16,10 @@ from byzflower.strategies.result import (
     require,
 )
 from byzflower.strategies.rows import Rows
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def multi_krum(
     gradients: Gradients,
     num_byzantine: int,

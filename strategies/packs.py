@@ -1,6 +1,8 @@
 """Rows of which every client sent some packs only, without a dense copy of what nobody sent."""
 
+import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -118,6 +120,19 @@ class PackedRows(Rows):
             return work(torch.from_numpy(block).to(self.device), packs)
 
         return map_blocks(on_block, self.packs.count, width)
+
+    @cached_property
+    def squared_norms(self) -> torch.Tensor:
+        """See `Rows`; from what was sent, without a dense block."""
+
+        def norm(columns: slice) -> float:
+            i = columns.start
+            sent = self._reference[self.packs.columns(self.masks[i])] - self._values[i]
+            with np.errstate(over="ignore"):
+                square = float(np.dot(sent, sent))
+            return square if math.isfinite(square) else float(np.sum(sent.astype(np.float64) ** 2))
+
+        return torch.tensor(map_blocks(norm, self.n, 1), dtype=torch.float64, device=self.device)
 
     def _write(self, first: int, last: int) -> NDArray[Any]:
         """The values of packs first..last-1, zeros where nothing was sent: (n, (last - first) * size)."""

@@ -149,7 +149,7 @@ class Rows(ABC):
         """Inner products of the rows with a (d,) point, float64 (n,)."""
 
         def work(block: torch.Tensor, columns: slice) -> torch.Tensor:
-            return finite_or_wide(lambda values: values @ point[columns].to(values.dtype), block)
+            return block.double() @ point[columns].double()  # of nearly orthogonal rows little is left
 
         return self.total(work)
 
@@ -179,6 +179,10 @@ class MatrixRows(Rows):
         """See `Rows`."""
         block: torch.Tensor = self._matrix[:, columns]
         return block
+
+    def row(self, index: int) -> torch.Tensor:
+        """See `Rows`."""
+        return self._matrix[index].clone()
 
     def part(self, columns: slice) -> Rows:
         """See `Rows`."""

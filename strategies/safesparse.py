@@ -1,6 +1,7 @@
 """SafeSparse: masks that differ from the others' and signs that agree too well give attackers away."""
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
@@ -17,7 +18,7 @@ from byzflower.strategies.result import AggregationResult, Gradients, check, uni
 from byzflower.strategies.rows import Rows
 from byzflower.uploads.topk import DEFAULT_PACK_SIZE
 
-# The mean of equal distances may differ from them in the last bit, and eps must be positive.
+# Means of equal scores or distances may differ from them in the last bit; and eps must be positive.
 _ROUNDING, _TINY = 1 + 1e-12, 1e-12
 
 
@@ -42,22 +43,23 @@ def sign_cosines(rows: PackedRows, counted: torch.Tensor | None = None) -> torch
     Returns:
         float64 (m, m).
     """
+    gram = torch.zeros(rows.n, rows.n, dtype=torch.float64, device=rows.device)
+    counts = torch.zeros(rows.n, rows.packs.count, device=rows.device)
+    lock = threading.Lock()
 
-    def work(block: torch.Tensor, packs: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    def work(block: torch.Tensor, packs: slice) -> None:
         signs = block.sign_()
         if counted is not None:
             signs *= counted[packs, None]
-        nonzero = torch.count_nonzero(signs, dim=2)
+        counts[:, packs] = torch.linalg.vector_norm(signs, ord=1, dim=2)
         flat = signs.reshape(rows.n, -1)
-        return (flat @ flat.T).double(), nonzero
+        products = flat @ flat.T
+        with lock:  # whole numbers, exact in whatever order
+            gram.add_(products)
 
-    gram = torch.zeros(rows.n, rows.n, dtype=torch.float64, device=rows.device)
-    counts = []
-    for products, nonzero in rows.map_packs(work):
-        gram += products
-        counts.append(nonzero)
+    rows.map_packs(work)
     masks = torch.from_numpy(rows.masks).to(rows.device)
-    lengths = (torch.cat(counts, dim=1).float() @ masks.float().T).double()
+    lengths = (counts @ masks.float().T).double()
     norms = (lengths * lengths.T).sqrt()
     return torch.where(norms > 0, gram / norms.clamp(min=1), 0.0)
 
@@ -97,7 +99,7 @@ def inspect_masks(masks: torch.Tensor, beta: float) -> _Verdict:
     reasons = {
         i: f"mask: Jaccard score {score:.4f} is below {threshold:.4f}"
         for i, score in enumerate(scores)
-        if score < threshold
+        if score * _ROUNDING < threshold
     }
     info = {"jaccard-min": min(scores), "jaccard-max": max(scores), "jaccard-threshold": threshold}
     return _Verdict([i for i in range(m) if i not in reasons], reasons, info)
@@ -227,10 +229,11 @@ class SafeSparse(RobustStrategy):
             gamma: neighbours of the signs' clustering as a share of the clients, in (0, 1].
             guard: keep clusters that cannot be a minority's (see `safe_sparse`); False is the paper.
             magnitude_guard: clip updates to so many times their median norm; None is the paper.
-            options: see `RobustStrategy`; `upload` is "topk" by default, `densify` always "contributors".
+            options: see `RobustStrategy`; `upload` is "topk" by default, and `densify` not a choice. With
+                pre-aggregations, which make dense rows, there are no masks left to inspect.
         """
         options.setdefault("upload", "topk")
-        options["densify"] = "contributors"
+        options["densify"] = "zero" if options.get("pre") else "contributors"
         super().__init__(**options)
         _check_parameters(beta, gamma, magnitude_guard)
         self.beta, self.gamma = beta, gamma

@@ -1,5 +1,6 @@
 """Sorting networks cut down to what an order statistic needs: no branches, whole rows at a time."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ class Exchange(NamedTuple):
     keep_high: bool
 
 
+@lru_cache(maxsize=64)
 def sorting_network(n: int) -> list[tuple[int, int]]:
     """Pairs (i, j), i < j, to compare and exchange so that n values are sorted (Batcher, 1968).
 
@@ -64,9 +66,22 @@ def select_middle(block: NDArray[np.floating], first: int, last: int) -> list[ND
         first: lowest rank wanted, from 0.
         last: one past the highest.
     """
+    return _exchange(block, selection_network(len(block) - 1, first, last))[first:last]
+
+
+def sort_rows(block: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    """Rows that hold, column by column, the values in ascending order.
+
+    Args:
+        block: (n + 1, c), overwritten: n rows of values and one of working space.
+    """
+    return _exchange(block, (Exchange(i, j, True, True) for i, j in sorting_network(len(block) - 1)))
+
+
+def _exchange(block: NDArray[np.floating], exchanges: Iterable[Exchange]) -> list[NDArray[np.floating]]:
     rows = list(block)
     spare = rows.pop()
-    for low, high, keep_low, keep_high in selection_network(len(rows), first, last):
+    for low, high, keep_low, keep_high in exchanges:
         if keep_low and keep_high:
             np.minimum(rows[low], rows[high], out=spare)
             np.maximum(rows[low], rows[high], out=rows[high])
@@ -75,4 +90,4 @@ def select_middle(block: NDArray[np.floating], first: int, last: int) -> list[ND
             np.minimum(rows[low], rows[high], out=rows[low])
         else:
             np.maximum(rows[low], rows[high], out=rows[high])
-    return rows[first:last]
+    return rows

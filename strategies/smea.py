@@ -14,8 +14,10 @@ from byzflower.strategies.result import (
 )
 from byzflower.strategies.rows import Rows
 from byzflower.strategies.subsets import cheapest_subset
+from byzflower.threads import one_thread
 
 
+@one_thread()
 def smea(gradients: Gradients, num_byzantine: int, max_subsets: int = 20_000) -> AggregationResult:
     """Average the n-f rows whose covariance has the least top eigenvalue (Allouah et al., 2023).
 

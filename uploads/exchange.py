@@ -24,11 +24,12 @@ def guarded(grid: Grid) -> Grid:
 class GuardedGrid(Grid):
     """A Grid on which no node can stop the others from being heard.
 
-    With Flower's own, a reply that cannot be rebuilt ends the run, one of which a part never comes holds
-    up all others, the sender's id is what the sender wrote into the reply, and errors that the SuperLink
-    reports (a node that is gone, say) are from nobody. Here every reply is fetched by itself: it is of
-    the node that was asked, and if it cannot be rebuilt it is that node's error. Replies are looked for
-    several times a second instead of every three.
+    With Flower's own, a node that acknowledges a message too early ends the run, as does a reply that
+    cannot be rebuilt; one of which a part never comes holds up all others; the sender's id is what the
+    sender wrote into the reply; and errors that the SuperLink reports (a node that is gone, say) are from
+    nobody. Here every message is sent and every reply is fetched by itself: it is of the node that was
+    asked, and if it cannot be rebuilt that is this node's error. Replies are looked for several times a
+    second instead of every three.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -78,9 +79,16 @@ class GuardedGrid(Grid):
         Returns:
             At most one reply per message, in the order in which they came.
         """
-        sent = list(messages)
-        ids = self.push_messages(sent)
-        return _Exchange(self._grid, dict(zip(ids, sent, strict=True)), timeout).replies()
+        sent: dict[str, Message] = {}
+        lost: list[Message] = []
+        for message in messages:  # one by one: a node can make sending to it fail
+            try:
+                sent.update((own, message) for own in self.push_messages([message]) if own)
+            except Exception as error:
+                lost.append(lost_reply(message, error))
+        if lost and not sent:
+            raise ConnectionError(f"nothing could be sent to any node: {lost[0].error.reason}")
+        return lost + _Exchange(self._grid, sent, timeout).replies()
 
 
 class _Exchange:
@@ -91,7 +99,6 @@ class _Exchange:
     """
 
     def __init__(self, grid: Grid, sent: dict[str, Message], timeout: float | None) -> None:
-        sent.pop(None, None)  # type: ignore[call-overload]  # what the SuperLink did not take has no id
         self._grid = grid
         self._sent = sent
         self._waiting = deque(sent)

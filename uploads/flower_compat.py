@@ -189,8 +189,8 @@ def error_reply(message: Message, error: BaseException) -> Message:
 
 
 def lost_reply(message: Message, error: BaseException) -> Message:
-    """Make the reply to a message whose real reply came and could not be rebuilt."""
-    reason = f"{type(error).__name__} while it was rebuilt: {error!s:.200}"
+    """Make the reply to a message that could not be sent, or whose real reply could not be rebuilt."""
+    reason = f"{type(error).__name__} in Flower's transport: {error!s:.200}"
     return Message(Error(code=ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason=reason), reply_to=message)
 
 

@@ -44,6 +44,12 @@ class Roster:
         self._clients = {node: list(clients) for node, clients in (assignment or {}).items()}
         self._owner = {client: node for node, clients in self._clients.items() for client in clients}
 
+    def forget_absent(self, nodes: Sequence[int]) -> None:
+        """Without an assignment: free the ids of nodes that are gone: they may come back as others."""
+        for node in self._clients.keys() - set(nodes):
+            for client in self._clients.pop(node):
+                del self._owner[client]
+
     def reassign(self, nodes: Sequence[int]) -> None:
         """Give the clients of nodes that are gone to those that have the fewest."""
         gone = self._clients.keys() - set(nodes)

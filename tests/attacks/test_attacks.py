@@ -81,6 +81,18 @@ def test_alie_refuses_other_signs():
         ALIE(sign=2)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_alie_may_alternate_so_that_nothing_adds_up(sign):
+    """The paper's (ROP's) equation 19: the sign as it is in even rounds, the opposite in odd ones."""
+    x = torch.randn(12, 7, generator=torch.Generator().manual_seed(1))
+    for server_round in (1, 2, 3, 4):
+        crafted = ALIE(z=2.0, sign=sign, alternate=True).craft(view(x, 3, 15, round=server_round))
+        expected = slow_alie(x.numpy(), 2.0, sign if server_round % 2 == 0 else -sign)
+        np.testing.assert_allclose(crafted[0], expected, rtol=1e-5)
+        plain = ALIE(z=2.0, sign=sign).craft(view(x, 3, 15, round=server_round))
+        np.testing.assert_allclose(plain[0], slow_alie(x.numpy(), 2.0, sign), rtol=1e-5)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 20, 21, 50, 99])
 def test_largest_hidden_z_is_the_formula_or_an_error_with_the_numbers(n):
     for f in range(1, n + 2):

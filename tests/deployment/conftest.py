@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "deploy"))
+for folder in ("deploy", "benchmarks"):
+    sys.path.insert(0, str(Path(__file__).parents[2] / folder))
 sys.path.insert(0, str(Path(__file__).parent / "wire-app"))
 
 

@@ -2,10 +2,12 @@
 
 import json
 import re
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-from wireapp.behaviours import BEHAVIOURS
+from wireapp.behaviours import BEHAVIOURS, reply
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(400)]
 
@@ -47,3 +49,57 @@ def test_whatever_a_node_sends_it_is_quarantined_and_named(deployment, tmp_path)
         assert said == {}
         assert own["skipped"] is None
         assert own["b"] == [own["round"]] * 3  # every round, the honest add one
+
+
+class RawNodes:
+    """Nodes 0, 1, ... that speak Flower's protocol themselves: the first few honest, the others not."""
+
+    def __init__(self, address, honest, hostile):
+        self.address = address
+        self.hostile = dict(enumerate(hostile, honest))
+        self.ids = {}
+        self.over = threading.Event()
+        self.threads = [
+            threading.Thread(target=self.work, args=(i,), daemon=True) for i in range(honest + len(hostile))
+        ]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self.over.set()
+        for thread in self.threads:
+            thread.join(10)  # Flower's client waits for ever for a SuperLink that has ended
+
+    def work(self, number):
+        from raw_node import RawNode
+
+        trick = self.hostile.get(number, "")
+        with RawNode(self.address) as node:
+            self.ids[number] = node.node_id
+            while not self.over.wait(0.1):
+                message = node.receive(fetch=trick != "acknowledges at once")
+                if message is None or trick == "acknowledges at once":
+                    continue
+                content = reply(
+                    {"w": np.ones((2, 3), np.float32), "b": np.ones(3, np.float32)}, client_id=number
+                )
+                sender = self.ids[0] if trick == "forges its sender" else None
+                node.reply(message, content, upload=trick != "announces only", sender=sender)
+
+
+def test_what_flowers_own_nodes_would_never_do(deployment, tmp_path):
+    """Each of these tricks ends, stalls or misleads a run on Flower's own grid."""
+    tricks = ["forges its sender", "announces only", "acknowledges at once"]
+    with RawNodes(deployment.fleet_address, HONEST, tricks) as nodes:
+        count = len(nodes.threads)
+        options = {"nodes": count, "rounds": 2, "timeout": 12.0, "record": str(tmp_path / "record")}
+        deployment.run(APP, options, timeout=150)
+    _, first, second = rounds(tmp_path / "record")
+    for own in (first, second):
+        assert own["clients"] == [0, 1, 2, 3]  # the forger is heard as itself
+        assert own["b"] == [1, 1, 1]
+        assert {client for client, _ in own["rejections"]} == {nodes.ids[4], nodes.ids[5]}
+        assert all(re.match("no (usable )?reply", reason) for _, reason in own["rejections"])

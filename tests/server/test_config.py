@@ -23,12 +23,21 @@ CHANGES = parse_options(
     "strategy=krum, strategy_options=weighted=true, rounds=3, upload=gradient, server_lr=0.5,"
     "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
     "model_options=hidden=5, lr_decay_rounds=2, lr_decay=0.5, diagnostics=true, balanced_sampling=true,"
-    "embed_rounds=3, negatives=3"
+    "embed_rounds=3, root_samples=50, pack_size=16, densify=contributors, mask_attack=indexpoisoning,"
+    "mask_attack_options=share=0.5, upload_options=ratio=0.1, negatives=3"
 ) | {"pre": "clip(max_norm=9), nnm"}
+# What an option needs besides.
+NEEDS = {
+    "model_options": {"model": "mlp"},
+    "upload_options": {"upload": "topk"},
+    "mask_attack": {"upload": "topk"},
+    "mask_attack_options": {"upload": "topk", "mask_attack": "indexpoisoning"},
+    "densify": {"strategy": "median"},
+}
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
     "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
-    "ray_address=auto, round_timeout=60.0, out=elsewhere, name=mine"
+    "ray_address=auto, round_timeout=60.0, max_round_bytes=5, out=elsewhere, name=mine"
 )
 
 
@@ -201,6 +210,13 @@ def test_rounds_of_decay_are_a_list(given_value, steps):
     assert RunConfig.make({"lr_decay_rounds": given_value}).lr_decay_rounds == steps
 
 
+def test_the_attack_is_tried_on_a_round_of_the_clients_that_it_meets():
+    options = {"clients": 1000, "byzantine": 200, "fraction_train": 0.01, "strategy": "median"}
+    assert RunConfig.make({**options, "attack": "strike"}).clients_per_round == 10
+    with pytest.raises(ConfigError, match="STRIKE needs n - 2f >= 1, got n=10, f=6"):
+        RunConfig.make({**options, "attack": "strike", "byzantine": 600})
+
+
 def test_options_reach_the_attack_and_the_rule():
     config = RunConfig.make(
         {"attack_options": "eps=3,knowledge=colluding", "strategy_options": "num_byzantine=0.25"}
@@ -229,8 +245,7 @@ def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():
         assert getattr(other, name) != getattr(base, name)
         assert other.config_hash() == base.config_hash(), name
     hashes = [
-        RunConfig.make({name: value} | ({"model": "mlp"} if name == "model_options" else {})).config_hash()
-        for name, value in CHANGES.items()
+        RunConfig.make({name: value} | NEEDS.get(name, {})).config_hash() for name, value in CHANGES.items()
     ]
     assert len({base.config_hash(), *hashes}) == len(CHANGES) + 1
 
@@ -248,8 +263,8 @@ def test_flowers_run_config_has_the_same_names_and_defaults():
     names = {key.replace("-", "_") for key in given_config}
     assert all("_" not in key for key in given_config)
     assert names <= RunConfig.model_fields.keys()
-    # Flower lets users override only what is listed; engines and their resources are Flower's business here.
-    engine = {"engine", "clients_per_node", "num_cpus", "num_gpus", "ray_address"}
+    # Flower lets users override only what is listed; engines' resources are Flower's business here.
+    engine = {"clients_per_node", "num_cpus", "num_gpus", "ray_address"}
     assert RunConfig.model_fields.keys() - names == engine
     config = RunConfig.from_flower(given_config)
     assert config == RunConfig()

@@ -81,8 +81,13 @@ def test_global_random_states_are_left_alone(tmp_path):
         {"upload": "gradient", "local_momentum": 0.5, "nodes": 3, "fraction_train": 0.7, "byzantine": 1},
         {"attack": "mimic", "attack_options": "warmup=3", "diagnostics": True},
         {"attack": "rop", "lr_decay_rounds": "2,4", "diagnostics": True, "upload": "gradient"},
+        {"strategy": "signguard", "strategy_options": "cosine=true"},
+        {"strategy": "fltrust", "attack": "optimalipm", "root_samples": 20},
     ],
-    ids=["weights", "momentum", "gradient", "an attack with a memory", "decaying steps"],
+    ids=[
+        *("weights", "momentum", "gradient", "an attack with a memory", "decaying steps"),
+        *("a rule with a memory", "a rule with data"),
+    ],
 )
 def test_a_stopped_run_goes_on_with_the_same_result(options, tmp_path):
     expected, _ = run(tmp_path / "whole", rounds=6, **options)

@@ -197,6 +197,72 @@ def test_the_page_needs_no_network_and_escapes_what_it_shows(finished):
     assert page.count("<svg") == 2
 
 
+OBSERVED = """
+title = "Observed"
+metric = "best_accuracy"
+also = ["train-loss", "skew"]
+best = "lowest"
+[base]
+model = "mlp"
+clients = 9
+byzantine = 2
+rounds = 3
+batches = 1
+strategy = "fedavg"
+diagnostics = true
+embed-rounds = "2"
+[cross]
+strategy = ["fedavg"]
+attack = ["none", {label = "ipm", attack = "ipm", tries = {attack-options = ["eps=0.1", "eps=20"]}}]
+[[claim]]
+text = "IPM <hurts>."
+lower = {attack = "ipm"}
+[[claim]]
+text = "Nothing hurts more."
+lower = {attack = "none"}
+"""
+
+
+def test_the_report_shows_claims_tries_diagnostics_and_pictures(tmp_path):
+    recipe = tmp_path / "observed.toml"
+    recipe.write_text(OBSERVED)
+    assert invoke("grid", str(recipe), "--out", str(tmp_path / "runs"), "--jobs", "1")[0] == 0
+    folder = tmp_path / "runs" / "observed" / "full"
+    code, text = invoke("report", str(folder), "--html", str(tmp_path / "page.html"))
+    assert code == 0, text
+    values = {}
+    for run in load_report(folder).runs:
+        history = run.result["history"]
+        assert run.value("best_accuracy") == max(record["accuracy"] for record in history)
+        assert run.value("train-loss") == history[-1]["train"]["train-loss"]
+        skews = [record["diagnostics"]["skew"] for record in history if "diagnostics" in record]
+        assert run.value("skew") == pytest.approx(sum(skews) / 3)
+        values[run.tried] = run.value("best_accuracy")
+    worst = min(("eps=0.1", "eps=20"), key=values.get)
+    assert f"{values[worst]:.3f} [{worst}]" in text.replace("**", "")
+    verdict = "holds" if values[worst] < values[""] else "does not hold"
+    assert f"IPM <hurts>.\n\n* fedavg: {verdict}: {values[worst]:.3f} against {values['']:.3f} (none)" in text
+    for heading in ("## train-loss", "## skew", "## perturbation", "## error", "## cos-attack-mean"):
+        assert heading in text
+    written = {path.name for path in (folder / "report").iterdir()}
+    pictures = {
+        "curves-0",
+        "curves-train-loss-0",
+        "curves-skew-0",
+        "heat-map-0",
+        "skew-0",
+        "skew-1",
+        "skew-2",
+    }
+    assert {f"{name}.{kind}" for name in pictures for kind in ("png", "svg")} <= written
+    assert set(re.findall(r"\]\((\S+?)\)", text)) <= written
+    page = (tmp_path / "page.html").read_text()
+    assert "IPM &lt;hurts&gt;." in page
+    assert "How the attack lies among the benign updates" in page
+    # accuracy, train-loss, skew, the map, a picture per run, and a curve of each further diagnostic
+    assert page.count("<svg") == 7 + len(load_report(folder).diagnostics) - 1
+
+
 def test_loose_runs_are_laid_out_by_what_differs(tmp_path):
     size = ["--engine", "inline", "--rounds", "1", "--clients", "6", "--byzantine", "1", "--batches", "1"]
     for lr in ("0.1", "0.2"):

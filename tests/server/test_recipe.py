@@ -58,7 +58,49 @@ def test_exclusions_and_selections(tmp_path):
     assert len(select(plan.cells, plan.axes, ["attack=strong", "strategy=median,fedavg", "seed=1"])) == 2
 
 
+def test_an_option_may_be_tried(tmp_path):
+    text = GOOD.replace('attack-options = "eps=10"', 'tries = {attack-options = ["eps=1", "eps=2"]}')
+    plan = load_plan(recipe(tmp_path, text))
+    assert plan.axes["attack"] == ["labelflip", "strong"]
+    assert len(plan.cells) == 6 + 12
+    strong = [cell for cell in plan.cells if cell.labels == {**cell.labels, "attack": "strong", "seed": "1"}]
+    assert [cell.tried for cell in strong] == ["eps=1", "eps=2"] * 3
+    assert {cell.config.attack_options["eps"] for cell in strong} == {1, 2}
+    assert {cell.tried for cell in plan.cells if cell.labels["attack"] == "labelflip"} == {""}
+
+
+def test_two_recipes_of_one_name_would_mix_their_results(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same.toml").write_text(GOOD)
+    with pytest.raises(RecipeError, match=r"a/same\.toml and .*b/same\.toml have the same name"):
+        find_recipes(tmp_path)
+
+
+CLAIM = GOOD + '[[claim]]\ntext = "c"\n'
 MISTAKES = {
+    "claim without a side": (CLAIM, "Field required"),
+    "claim of nothing": (CLAIM + "lower = {}\n", "claim 'c': 'lower' must name an axis other than the seed"),
+    "claim of what is not there": (
+        CLAIM + 'lower = {attack = "strog"}\n',
+        "claim 'c': unknown attack 'strog'; did you mean 'strong'?",
+    ),
+    "claim where nothing is": (
+        CLAIM + 'lower = {attack = "strong"}\nwhere = {strategy = ["krum", "kum"]}\n',
+        "claim 'c': unknown strategy 'kum'; did you mean 'krum'?",
+    ),
+    "claim where it compares": (
+        CLAIM + 'lower = {attack = "strong"}\nwhere = {attack = "strong"}\n',
+        "claim 'c': 'where' and 'lower' both name 'attack'",
+    ),
+    "claim that compares unlike things": (
+        CLAIM + 'lower = {attack = "strong"}\nthan = {strategy = "krum"}\n',
+        "claim 'c': 'than' names 'strategy', 'lower' does not",
+    ),
+    "a paper's table with another column": (
+        GOOD + '[[paper]]\nattack = "strong"\naccuracy = {krum = 0.1, kum = 0.2}\n',
+        "paper: unknown strategy 'kum'; did you mean 'krum'?",
+    ),
     "unknown key": (GOOD + "[extra]\n", "extra: Extra inputs are not permitted"),
     "no cross": ('title = "t"', "cross: Field required"),
     "not TOML": ("title = ", "Invalid value"),

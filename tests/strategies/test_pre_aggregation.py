@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzflower.strategies import (
-    STRATEGIES,
     AdaptiveClip,
     Bucketing,
     Clip,
@@ -271,8 +270,3 @@ def test_ties_of_sparsify_go_to_the_lower_column():
     assert Sparsify(2).apply(Rows.of(x)).matrix().tolist() == [[0, -2, 2, 0, 0], [0] * 5]
     assert Sparsify(0.5).apply(Rows.of(x)).matrix().tolist() == [[0, -2, 2, -2, 0], [0] * 5]
     assert Sparsify(9).apply(Rows.of(x)).matrix().tolist() == x.tolist()
-
-
-def test_every_strategy_takes_pre_aggregations():
-    for rule in STRATEGIES.values():
-        assert rule(pre=[Clip(1.0)]).pre == (Clip(1.0),)

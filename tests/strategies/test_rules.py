@@ -16,8 +16,12 @@ from byzflower.strategies import (
     caf,
     centered_clipping,
     dnc,
+    fedsign,
+    flguardian,
+    fltrust,
     geometric_median,
     krum,
+    lasa,
     mda,
     meamed,
     mean,
@@ -26,12 +30,19 @@ from byzflower.strategies import (
     multi_krum,
     norm_clipping,
     rbtm,
+    robust_dpfl,
+    sign_guard,
     sign_majority,
     smea,
     trimmed_mean,
 )
 
 pytestmark = pytest.mark.compat
+
+
+def two_layers(d):
+    return [slice(0, d // 3), slice(d // 3, d)] if d >= 3 else [slice(0, d)]
+
 
 RULES = {
     "mean": lambda x, f: mean(x),
@@ -52,13 +63,23 @@ RULES = {
     "norm_clipping": lambda x, f: norm_clipping(x, 3.0),
     "centered_clipping": lambda x, f: centered_clipping(x, torch.ones_like(x[0]), 2.0, 3),
     "sign_majority": lambda x, f: sign_majority(x, 0.5),
+    "fltrust": lambda x, f: fltrust(x, torch.ones_like(x[0])),
+    "sign_guard": lambda x, f: sign_guard(x, fraction=1.0),
+    "fedsign": lambda x, f: fedsign(x),
+    "robust_dpfl": lambda x, f: robust_dpfl(x),
+    "lasa": lambda x, f: lasa(x, two_layers(x.shape[-1])),
+    "flguardian": lambda x, f: flguardian(x, two_layers(x.shape[-1])),
 }
 SELECTS = ["krum", "multi_krum", "bulyan", "monna", "mda", "smea", "dnc"]
-# They look at lengths from zero or a reference, or at signs.
-NOT_EQUIVARIANT = {"norm_clipping", "centered_clipping", "sign_majority"}
+# They look at lengths or angles from zero or a reference, or at signs.
+NOT_EQUIVARIANT = {
+    *("norm_clipping", "centered_clipping", "sign_majority"),
+    *("fltrust", "sign_guard", "fedsign", "lasa", "flguardian"),
+}
 EQUIVARIANT = [rule for rule in RULES if rule not in NOT_EQUIVARIANT]
-# Mutual nearest neighbours, which are all that Bulyan's last scores see, tie: the lower index wins.
-ORDER_DOES_NOT_MATTER = [rule for rule in RULES if rule != "bulyan"]
+# The lower index wins where mutual nearest neighbours tie, which are all that Bulyan's last scores see, and
+# where SignGuard finds several clusters of one size.
+ORDER_DOES_NOT_MATTER = [rule for rule in RULES if rule not in ("bulyan", "sign_guard")]
 WITHIN_HULL_OF_HONEST = ["median", "trimmed_mean", "rbtm"]
 
 
@@ -213,7 +234,133 @@ def slow_sign_majority(x, f):
     return [0.5 * np.sign((column > 0).sum() - (column < 0).sum()) for column in x.T]
 
 
+def slow_fltrust(x, f):
+    wide, root = x.astype(float), np.ones(x.shape[1])
+    total, trust = np.zeros(x.shape[1]), 0.0
+    for row in wide:
+        size = np.linalg.norm(row)
+        if size > 0 and (cosine := row @ root / size / np.linalg.norm(root)) > 0:
+            total += cosine * row / size * np.linalg.norm(root)
+            trust += cosine
+    return total / trust if trust else total
+
+
+def mean_shift(points, quantile=0.5):
+    """Flat-kernel mean shift from every point; bandwidth: mean distance to the farthest of nearest ones."""
+    away = np.linalg.norm(points[:, None] - points[None], axis=2)
+    width = max(np.sort(away)[:, max(1, int(quantile * len(points))) - 1].mean(), 1e-6)
+    peaks = []
+    for start in points:
+        center = start
+        for _ in range(300):
+            inside = np.linalg.norm(points - center, axis=1) <= width
+            moved = points[inside].mean(0)
+            if np.linalg.norm(moved - center) <= 1e-3 * width:
+                break
+            center = moved
+        peaks.append((int(inside.sum()), tuple(moved)))
+    kept = []
+    for _, peak in sorted(set(peaks), reverse=True):  # of peaks close to each other only the fullest
+        if all(np.linalg.norm(np.subtract(peak, other)) > width for other in kept):
+            kept.append(peak)
+    return np.linalg.norm(points[:, None] - np.array(kept)[None], axis=2).argmin(1)
+
+
+def slow_sign_guard(x, f):
+    wide = x.astype(float)
+    norms = np.linalg.norm(wide, axis=1)
+    middle = np.median(norms)
+    labels = mean_shift(np.stack([(x > 0).mean(1), (x == 0).mean(1), (x < 0).mean(1)], axis=1))
+    sizes = [(labels == label).sum() for label in labels]
+    assume(len({label for label, size in zip(labels, sizes, strict=True) if size == max(sizes)}) == 1)
+    near = (norms >= 0.1 * middle * (1 - 1e-9)) & (norms <= 3 * middle * (1 + 1e-9))
+    alike = labels == labels[np.argmax(sizes)]
+    kept = near & alike if (near & alike).any() else near if near.any() else np.ones(len(x), bool)
+    return np.mean([clipped(row, middle) for row in wide[kept]], axis=0)
+
+
+def slow_fedsign(x, f):
+    signs = np.sign(x.astype(float))
+    size = np.linalg.norm(signs, axis=1)
+    cosine = signs @ signs.T / np.where(size > 0, size, 1)[:, None] / np.where(size > 0, size, 1)[None]
+    np.fill_diagonal(cosine, 0)
+    density = cosine.sum(1) / (len(x) - 1)
+    return slow_mean(x[density <= density.mean() + 1e-10], f)
+
+
+def slow_robust_dpfl(x, f):
+    scores = -x.astype(float).mean(1)
+    order = np.argsort(-scores, kind="stable")
+
+    def within(cut):
+        return sum(((part - part.mean()) ** 2).sum() for part in (scores[order[:cut]], scores[order[cut:]]))
+
+    costs = sorted(within(cut) for cut in range(1, len(x)))
+    assume(len(costs) < 2 or costs[0] < costs[1] * (1 - 1e-9) or np.ptp(scores) == 0)
+    best = min(range(1, len(x)), key=within) if np.ptp(scores) > 0 else len(x)
+    return slow_mean(x[sorted(order[:best])], f)
+
+
+def slow_lasa(x, f):
+    sparse = np.zeros(x.shape)
+    keep = int(np.ceil(0.7 * x.shape[1] - 1e-9))
+    for i, row in enumerate(x):
+        for j in sorted(range(len(row)), key=lambda j: (-abs(row[j]), j))[:keep]:
+            sparse[i, j] = row[j]
+
+    def inside(values):
+        away = np.abs(values - np.median(values))
+        return away <= max(1.4826 * np.median(away), away.min()) * (1 + 1e-9)
+
+    out = []
+    for layer in two_layers(x.shape[1]):
+        part = sparse[:, layer]
+        norms = np.sqrt((part**2).sum(1))
+        nonzero = (part != 0).sum(1)
+        purity = np.where(nonzero > 0, (part > 0).sum(1) / np.maximum(1, nonzero), 0.5)
+        both = inside(norms) & inside(purity)
+        out.append(part[both if both.any() else inside(norms)].mean(0))
+    return np.concatenate(out)
+
+
+def slow_flguardian(x, f):
+    n, wide = len(x), x.astype(float)
+    votes = np.zeros(n)
+    for layer in two_layers(x.shape[1]):
+        part = wide[:, layer]
+        sizes = np.linalg.norm(part, axis=1)
+        straight = np.linalg.norm(part[:, None] - part[None], axis=2)
+        angle = np.ones((n, n))
+        for i, j in itertools.product(range(n), range(n)):
+            if i == j:
+                angle[i, j] = 0
+            elif sizes[i] and sizes[j]:
+                angle[i, j] = max(0.0, 1 - part[i] @ part[j] / sizes[i] / sizes[j])
+        away = sum(a / a.mean() for a in (straight, angle) if a.mean() > 1e-12) + np.zeros((n, n))
+        clusters, heights = [[i] for i in range(n)], []
+        while len(clusters) > 2 and away.max() > 0:
+            apart = {
+                (a, b): np.mean([away[i, j] for i in clusters[a] for j in clusters[b]])
+                for a, b in itertools.combinations(range(len(clusters)), 2)
+            }
+            a, b = min(apart, key=apart.get)
+            heights = sorted(apart.values())
+            assume(heights[0] < heights[1] * (1 - 1e-6))  # else it is anybody's choice
+            clusters[a] += clusters.pop(b)
+        if away.max() == 0:
+            clusters = [list(range(n))]
+        benign = min(clusters, key=lambda c: (-len(c), away[np.ix_(c, c)].sum()))
+        votes[benign] += 1
+    return slow_mean(x[votes >= sorted(votes)[::-1][n // 2]], f)
+
+
 SLOW = {
+    "fltrust": slow_fltrust,
+    "sign_guard": slow_sign_guard,
+    "fedsign": slow_fedsign,
+    "robust_dpfl": slow_robust_dpfl,
+    "lasa": slow_lasa,
+    "flguardian": slow_flguardian,
     "bulyan": slow_bulyan,
     "meamed": slow_meamed,
     "rbtm": slow_trimmed_mean,
@@ -365,6 +512,11 @@ def test_input_is_left_alone(rule):
         ("smea", 2, 2, "SMEA needs n > f, got n=2, f=2"),
         ("caf", 4, 2, "CAF needs n > 2f, got n=4, f=2"),
         ("dnc", 2, 2, r"DnC needs n > floor\(c f\) = 2, got n=2, f=2"),
+        ("fedsign", 1, 0, "FedSign needs n >= 2, got n=1"),
+        ("robust_dpfl", 1, 0, "RobustDPFL needs n >= 2, got n=1"),
+        ("flguardian", 1, 0, "FLGuardian needs n >= 2, got n=1"),
+        ("lasa", 0, 0, "n >= 1, got n=0"),
+        ("sign_guard", 0, 0, "n >= 1, got n=0"),
         ("aksel", 0, 0, "n >= 1, got n=0"),
         ("median", 0, 0, "n >= 1, got n=0"),
         ("mean", 0, 0, "n >= 1, got n=0"),
@@ -418,6 +570,15 @@ def test_weighted_multi_krum_weights_only_what_it_selects():
 def test_ties_break_by_the_lower_index():
     rows = torch.tensor([[0.0], [0.0], [1.0], [1.0], [0.0], [1.0], [1.0], [0.0]])
     assert krum(rows, 1).selected.tolist() == [True] + [False] * 7
+
+
+@pytest.mark.parametrize("n", [4, 60])  # by a network, and by sorting
+def test_equally_far_is_equally_far_where_float32_cannot_add(n):
+    """Around 2^24, -7 and 4 are equally far from the middle between -2 and -1: the lower one stays."""
+    offsets = torch.tensor([4] + [-2, -1] * (n // 2 - 1) + [-7], dtype=torch.float64)
+    x = (2.0**24 + offsets)[:, None]
+    expected = x[1:].mean().round()
+    assert meamed(x.float(), 1).gradient.double().item() == expected != x[:-1].mean().round()
 
 
 @pytest.mark.parametrize(("n", "d"), itertools.product([1, 2, 5, 64], [1, 7, 300_000]))

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byzflower.strategies.selection_network import select_middle, selection_network, sorting_network
+from byzflower.strategies.selection_network import (
+    select_middle,
+    selection_network,
+    sort_rows,
+    sorting_network,
+)
 
 
 @pytest.mark.parametrize("n", [*range(1, 13)])
@@ -34,6 +39,13 @@ def test_the_wanted_ranks_are_there(case):
     block = np.concatenate([values, np.full((1, 30), np.nan, np.float32)])
     middle = np.stack(select_middle(block, first, last))
     np.testing.assert_array_equal(np.sort(middle, axis=0), np.sort(values, axis=0)[first:last])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 31, 48])
+def test_whole_rows_are_sorted(n):
+    values = np.random.default_rng(n).integers(-9, 9, size=(n, 200)).astype(np.float32)
+    block = np.concatenate([values, np.full((1, 200), np.nan, np.float32)])
+    np.testing.assert_array_equal(np.stack(sort_rows(block)), np.sort(values, axis=0))
 
 
 def test_a_median_needs_less_than_a_sort():

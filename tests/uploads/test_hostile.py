@@ -1,6 +1,7 @@
 """Every kind of hostile reply, alone and inside a cohort: quarantined by name, and the round goes on."""
 
 import io
+import math
 import re
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from flower import begin_round, plain_reply, reply_from
 from flwr.common import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from flwr.common import Message as FlowerMessage
+from flwr.common.constant import ErrorCode
 
 from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, TooManySkippedRounds, TrimmedMean
+from byzflower.strategies.base import RoundTooLarge, stack_dense
 from byzflower.uploads import DenseUpload, Layout, encode_upload
 
 pytestmark = pytest.mark.compat
@@ -338,6 +341,61 @@ def test_nobody_can_reserve_ids_for_later():
     begin_round(strategy, MODEL, [1, 2, 9], 4)
     strategy.aggregate_train(4, [plain_reply(n, HONEST, 1, {"client-id": n}) for n in (2, 3)])
     assert strategy.last_round.clients == [2, 3]
+
+
+def test_a_node_that_comes_back_as_another_gets_its_id_back():
+    strategy = Median()
+    for server_round, nodes in ((1, (1, 2, 3)), (2, (1, 2, 3, 9)), (3, (1, 2, 9))):
+        begin_round(strategy, MODEL, nodes, server_round)
+        replies = [plain_reply(n, HONEST, 1, {"client-id": 3 if n == 9 else n}) for n in nodes if n != 3]
+        strategy.aggregate_train(
+            server_round, replies + [plain_reply(3, HONEST, 1, {"client-id": 3})] * (3 in nodes)
+        )
+        rejected = [] if server_round != 2 else [(9, "client id 3 belongs to another node")]
+        assert strategy.last_round.rejections == rejected
+        assert strategy.last_round.clients == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cohorts", [None, 5], ids=["ordinary nodes", "cohorts"])
+def test_a_round_that_would_need_too_much_memory_is_refused_before_it_begins(cohorts):
+    needed = math.ceil(2.2 * 5 * 9 * 4)
+    for limit in (0, needed):
+        begin_round(Median(max_round_bytes=limit, num_clients=cohorts), MODEL, [1, 2, 3, 4, 5])
+    strategy = Median(max_round_bytes=needed - 1, num_clients=cohorts)
+    text = f"a round of 5 clients needs {needed} bytes .*max_round_bytes={needed - 1}; ask fewer"
+    with pytest.raises(RoundTooLarge, match=text):
+        begin_round(strategy, MODEL, [1, 2, 3, 4, 5])
+    with pytest.raises(ValueError, match="max_round_bytes must not be negative, got -1"):
+        Median(max_round_bytes=-1)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.NODE_UNAVAILABLE, ErrorCode.CLIENT_APP_CRASHED])
+def test_what_flower_reports_is_not_blamed_on_the_clients_code(code):
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2, 3])
+    reply = failed(3)
+    reply.__dict__["_error"] = Error(code=code, reason="no heartbeat")
+    strategy.aggregate_train(1, [plain_reply(1, HONEST), plain_reply(2, HONEST), reply])
+    ((client, said),) = strategy.last_round.rejections
+    assert client == 3
+    assert said.endswith(": no heartbeat")
+    assert "raised" not in said
+
+
+def test_one_client_with_nan_changes_nothing_but_its_own_row():
+    rows = np.arange(20, dtype=np.float32).reshape(5, 4)
+    layout = Layout.of({"w": np.zeros(4, np.float32)})
+    for bad in (0, 2, 4):
+        own = rows.copy()
+        own[bad, 1] = np.nan
+        uploads = [
+            DenseUpload.from_payload({"w": own[i]}, layout, [10 + i], np.ones(1), [{}], cohort=False)
+            for i in range(5)
+        ]
+        matrix = stack_dense(uploads, None, layout)
+        keep = [i for i in range(5) if i != bad]
+        assert matrix.client_ids == [10 + i for i in keep]
+        np.testing.assert_array_equal(matrix.rows.numpy(), rows[keep])
 
 
 def test_nobody_can_have_others_quarantined():

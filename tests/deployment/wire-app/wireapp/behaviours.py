@@ -112,7 +112,7 @@ NOT_A_SIZE = "num-examples is "
 # name: (what the client does, what the record says)
 BEHAVIOURS = {
     "raises": (raises, "client raised.*no GPU today"),
-    "unreadable": (unreadable, "no usable reply.*while it was rebuilt"),
+    "unreadable": (unreadable, "no usable reply.*in Flower.s transport"),
     "garbage": (payload(b"\x93garbage"), "not a NumPy array"),
     "truncated": (payload(npy(np.zeros((2, 3), np.float32))[:-3]), "do not hold"),
     "too long": (payload(npy(np.zeros(10**6, np.float32))), "at most"),

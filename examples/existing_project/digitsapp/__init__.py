@@ -1,0 +1,1 @@
+"""A small Flower app, on the Message API and on NumPyClient + ServerAppComponents."""
