@@ -8,9 +8,9 @@ import time
 import numpy as np
 import torch
 
-from byzflower.clients.ranking import divided_feedback, train_users
+from byzflower.clients.recommender_moments import divided_feedback, train_users
 from byzflower.clients.settings import ClientSettings
-from byzflower.models import build_recommender
+from byzflower.models.recommenders import build_stateless
 from byzflower.strategies import ARFRS
 from byzflower.uploads import Layout
 from byzflower.uploads.moments import MomentsLayout, MomentsUpload
@@ -20,7 +20,7 @@ USERS = 1892
 
 def broadcast(num_items, strategy):
     """A strategy at its first round, the arrays that it sends and the config."""
-    state = build_recommender("fism", num_items).state_dict()
+    state = build_stateless("fism", num_items).state_dict()
     arrays = strategy.with_moments({name: tensor.numpy() for name, tensor in state.items()})
     strategy.set_global(1, arrays)
     return arrays, {**strategy.client_config(), "server-round": 1}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
-from byzflower.clients.ranking import RankingClient, fit_users
+from byzflower.clients.recommender_moments import MomentsRecommenderClient, fit_users
 from byzflower.clients.settings import SETTINGS, ClientSettings
 from byzflower.clients.sparse import TopKClient
 from byzflower.uploads.base import CLIENT_IDS
@@ -95,7 +95,7 @@ def make_client(
     Byzantine clients send everything.
     """
     if settings.recommends:
-        return RankingClient(client_id, settings)
+        return MomentsRecommenderClient(client_id, settings)
     attack = settings.make_attack()
     chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)

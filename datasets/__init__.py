@@ -5,11 +5,11 @@ from collections.abc import Callable
 from byzflower.datasets.base import DataNotFoundError, Dataset
 from byzflower.datasets.cifar import load_cifar10, load_cifar10_jpeg, load_cifar100
 from byzflower.datasets.digits import load_digits_dataset
-from byzflower.datasets.feedback import FEEDBACK, load_feedback
 from byzflower.datasets.femnist import load_femnist
 from byzflower.datasets.imagenet12 import load_imagenet12
-from byzflower.datasets.interactions import Interactions
+from byzflower.datasets.interactions import Interactions, Split
 from byzflower.datasets.partition import class_counts, make_partition, partition_natural
+from byzflower.datasets.recsys import FEEDBACK, load_feedback
 from byzflower.datasets.vision import load_fashion_mnist, load_mnist
 
 DATASETS: dict[str, Callable[[str], Dataset]] = {
@@ -43,6 +43,7 @@ __all__ = [
     "DataNotFoundError",
     "Dataset",
     "Interactions",
+    "Split",
     "class_counts",
     "load_dataset",
     "load_feedback",

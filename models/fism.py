@@ -5,9 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from byzflower.models.recommender import (
+from byzflower.models.stateless import (
     ItemGradients,
-    Recommender,
+    StatelessRecommender,
     UserItems,
     by_user,
     elementwise,
@@ -17,7 +17,7 @@ from byzflower.models.recommender import (
 )
 
 
-class FISM(Recommender):
+class FISM(StatelessRecommender):
     """Factored item similarity: p_j times the mean q of the user's other items (Kabbur et al., 2013).
 
     y_ij = p_j . sum_{k in S_i, k != j} q_k / |S_i without j|^gamma, as in the A-RFRS paper, equation 1. A
@@ -40,7 +40,7 @@ class FISM(Recommender):
         self.gamma = gamma
 
     def gradients(self, users: UserItems, reg: float) -> ItemGradients:
-        """See `Recommender`."""
+        """See `StatelessRecommender`."""
         p, q, user, per = self.p.detach(), self.q.detach(), users.users, users.per_item
         num_users = len(users.splits) - 1
         mine = q[torch.from_numpy(users.items).long()]
@@ -68,7 +68,7 @@ class FISM(Recommender):
         return elementwise(lambda n: n**-self.gamma, counts)
 
     def scores(self, splits: NDArray[np.int64], items: NDArray[np.int32]) -> torch.Tensor:
-        """See `Recommender`."""
+        """See `StatelessRecommender`."""
         counts = torch.from_numpy(np.diff(splits))
         user = torch.arange(len(counts)).repeat_interleave(counts)
         totals = sums(self.q.detach()[torch.from_numpy(items).long()], user, len(counts))

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from byzflower.models.recommender import (
+from byzflower.models.stateless import (
     ItemGradients,
-    Recommender,
+    StatelessRecommender,
     UserItems,
     by_user,
     pairwise_loss,
@@ -18,7 +18,7 @@ from byzflower.models.recommender import (
 )
 
 
-class FMF(Recommender):
+class FMF(StatelessRecommender):
     """Federated matrix factorisation: item vectors at the server, a user's vector in its client.
 
     The A-RFRS paper's baseline (Ammad-ud-din et al., 2019): a client fits its user's vector to the item
@@ -59,7 +59,7 @@ class FMF(Recommender):
         return torch.stack(vectors)
 
     def gradients(self, users: UserItems, reg: float) -> ItemGradients:
-        """See `Recommender`; by the item vectors, the users' being held."""
+        """See `StatelessRecommender`; by the item vectors, the users' being held."""
         q, user, per = self.q.detach(), users.users, users.per_item
         num_users = len(users.splits) - 1
         vectors = self.users(users.splits, users.items)
@@ -74,5 +74,5 @@ class FMF(Recommender):
         return ItemGradients(splits, rows, values, sums(losses, user.repeat_interleave(per), num_users))
 
     def scores(self, splits: NDArray[np.int64], items: NDArray[np.int32]) -> torch.Tensor:
-        """See `Recommender`."""
+        """See `StatelessRecommender`."""
         return self.users(splits, items) @ self.q.detach().T

@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.clients.ranking import divided_feedback, recommender_of, set_tables
+from byzflower.clients.recommender_moments import divided_feedback, recommender_of, set_tables
 from byzflower.clients.settings import training_data
-from byzflower.models import build_model, build_recommender
+from byzflower.models import build_model
+from byzflower.models.recommenders import build_stateless
 from byzflower.randomness import seed_for
 from byzflower.server.config import RunConfig
 from byzflower.server.evaluation import ServerEvaluation
-from byzflower.server.ranking import precision_and_recall
+from byzflower.server.recommender_evaluation import rank_all_items
 
 Evaluate = Callable[[Sequence[NDArray[Any]]], dict[str, float]]
 
@@ -49,7 +50,7 @@ def _recommender(config: RunConfig) -> tuple[Any, Evaluate]:
     """Users are scored by those of their items that were held back; Byzantine ones are not asked."""
     settings = config.client_settings()
     train, test = divided_feedback(settings)
-    model = build_recommender(
+    model = build_stateless(
         config.model, train.num_items, seed_for(config.seed, "model"), config.model_options
     )
     honest = np.array(sorted(set(range(config.clients)) - settings.byzantine_ids()))
@@ -57,6 +58,6 @@ def _recommender(config: RunConfig) -> tuple[Any, Evaluate]:
     def evaluate(arrays: Sequence[NDArray[Any]]) -> dict[str, float]:
         scorer = recommender_of(settings, train.num_items)
         set_tables(scorer, arrays)
-        return precision_and_recall(scorer, train, test, honest)
+        return rank_all_items(scorer, train, test, honest)
 
     return model, evaluate

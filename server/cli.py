@@ -15,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS
-from byzflower.clients.ranking import divided_feedback
+from byzflower.clients.recommender_moments import divided_feedback
 from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, FEEDBACK, class_counts
-from byzflower.models import MODELS, RECOMMENDERS
+from byzflower.models import MODELS
+from byzflower.models.recommenders import STATELESS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
@@ -175,7 +176,7 @@ def _list() -> None:
         "attacks": ATTACKS,
         "mask attacks": MASK_ATTACKS,
         "datasets": {**DATASETS, **FEEDBACK},
-        "models": {**MODELS, **RECOMMENDERS},
+        "models": {**MODELS, **STATELESS},
     }
     for kind, registry in registries.items():
         table = Table(title=kind, title_justify="left", show_header=False, box=None)

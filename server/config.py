@@ -25,7 +25,8 @@ from byzflower.attacks import (
 from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
 from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS, FEEDBACK
-from byzflower.models import MODELS, RECOMMENDERS
+from byzflower.models import MODELS
+from byzflower.models.recommenders import STATELESS
 from byzflower.server.root import make_root_upload
 from byzflower.strategies import (
     PRE_AGGREGATIONS,
@@ -150,7 +151,7 @@ class RunConfig(ClientSettings):
     def _consistent(self) -> Self:
         mistakes = [
             *_unknown("dataset", self.dataset, {**DATASETS, **FEEDBACK}),
-            *_unknown("model", self.model, {**MODELS, **RECOMMENDERS}),
+            *_unknown("model", self.model, {**MODELS, **STATELESS}),
             *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
             *_unknown("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
             *_unknown("strategy", self.strategy, STRATEGIES),
@@ -158,9 +159,7 @@ class RunConfig(ClientSettings):
             *_unknown_options(
                 "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
             ),
-            *_unknown_options(
-                "model-options", {**MODELS, **RECOMMENDERS}.get(self.model), self.model_options
-            ),
+            *_unknown_options("model-options", {**MODELS, **STATELESS}.get(self.model), self.model_options),
             *_unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
@@ -184,9 +183,9 @@ class RunConfig(ClientSettings):
     def _mismatches(self) -> list[str]:
         """Data set, model, strategy and attack that do not go together."""
         mistakes = []
-        if self.recommends != (self.model in RECOMMENDERS) and self.model in {**MODELS, **RECOMMENDERS}:
+        if self.recommends != (self.model in STATELESS) and self.model in {**MODELS, **STATELESS}:
             kind = "recommenders'" if self.recommends else "classifiers'"
-            models = sorted(RECOMMENDERS if self.recommends else MODELS)
+            models = sorted(STATELESS if self.recommends else MODELS)
             mistakes.append(f"{kind} data set {self.dataset} needs one of the models {', '.join(models)}")
         moments = issubclass(STRATEGIES.get(self.strategy, RobustStrategy), MomentsStrategy)
         if self.recommends and not moments:

@@ -7,13 +7,18 @@ import torch
 from numpy.typing import NDArray
 
 from byzflower.datasets.interactions import Interactions
-from byzflower.models.recommender import Recommender
+from byzflower.models.ranking import precision_and_recall
+from byzflower.models.stateless import StatelessRecommender
 
 _BATCH_SCALARS = 1 << 23
 
 
-def precision_and_recall(
-    model: Recommender, train: Interactions, test: Interactions, users: NDArray[np.int64], top: int = 5
+def rank_all_items(
+    model: StatelessRecommender,
+    train: Interactions,
+    test: Interactions,
+    users: NDArray[np.int64],
+    top: int = 5,
 ) -> dict[str, float]:
     """Mean Precision@K and Recall@K over users with test items, K = 1..top.
 
@@ -35,17 +40,12 @@ def precision_and_recall(
     width = max(1, _BATCH_SCALARS // train.num_items)
     hits = np.concatenate(
         [_hits(model, train, test, users[i : i + width], top) for i in range(0, len(users), width)]
-    ).cumsum(axis=1)
-    ranks, wanted = np.arange(1, top + 1), test.counts[users][:, None]
-    precision, recall = (hits / ranks).mean(axis=0), (hits / wanted).mean(axis=0)
-    return {
-        **{f"precision@{k}": float(precision[k - 1]) for k in ranks},
-        **{f"recall@{k}": float(recall[k - 1]) for k in ranks},
-    }
+    )
+    return precision_and_recall(hits, test.counts[users])
 
 
 def _hits(
-    model: Recommender, train: Interactions, test: Interactions, users: NDArray[np.int64], top: int
+    model: StatelessRecommender, train: Interactions, test: Interactions, users: NDArray[np.int64], top: int
 ) -> NDArray[np.bool_]:
     """Whether the items at ranks 1 to `top` are test items: (users, top)."""
     splits, known = _of(train, users)

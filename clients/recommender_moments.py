@@ -1,4 +1,4 @@
-"""Users of a recommender whose server keeps the optimizer's moments: one, or many at once."""
+"""Users of a stateless recommender whose server keeps the optimizer's moments: one, or many at once."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from byzflower.attacks import LocalAttack, LocalView, TensorColumns
 from byzflower.clients.moments import Broadcast
 from byzflower.clients.settings import ClientSettings
-from byzflower.datasets.feedback import load_feedback
-from byzflower.datasets.interactions import Interactions
-from byzflower.models import Recommender, build_recommender
-from byzflower.models.recommender import UserItems
+from byzflower.datasets.interactions import Interactions, Split
+from byzflower.datasets.recsys import load_feedback
+from byzflower.models.recommenders import build_stateless
+from byzflower.models.stateless import StatelessRecommender, UserItems
 from byzflower.randomness import numpy_generator, torch_generator
 from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
@@ -28,7 +28,7 @@ from byzflower.uploads.reply import encode_upload
 _TRAINING = 0.8
 
 
-def divided_feedback(settings: ClientSettings) -> tuple[Interactions, Interactions]:
+def divided_feedback(settings: ClientSettings) -> Split:
     """The users' items to train on and to find, by the run's seed; users beyond `clients` are left out.
 
     Raises:
@@ -39,7 +39,7 @@ def divided_feedback(settings: ClientSettings) -> tuple[Interactions, Interactio
 
 
 @lru_cache(maxsize=4)
-def _divided(name: str, data: str, clients: int, seed: int) -> tuple[Interactions, Interactions]:
+def _divided(name: str, data: str, clients: int, seed: int) -> Split:
     table = load_feedback(name, data)
     if clients > table.num_users:
         raise ValueError(f"clients must be at most the {table.num_users} users of {name}, got {clients}")
@@ -47,16 +47,16 @@ def _divided(name: str, data: str, clients: int, seed: int) -> tuple[Interaction
 
 
 @lru_cache(maxsize=4)
-def _model(name: str, num_items: int, options: tuple[tuple[str, Any], ...]) -> Recommender:
-    return build_recommender(name, num_items, options=dict(options))
+def _model(name: str, num_items: int, options: tuple[tuple[str, Any], ...]) -> StatelessRecommender:
+    return build_stateless(name, num_items, options=dict(options))
 
 
-def recommender_of(settings: ClientSettings, num_items: int) -> Recommender:
+def recommender_of(settings: ClientSettings, num_items: int) -> StatelessRecommender:
     """An instance of the run's recommender, for this process; its vectors are whatever was last set."""
     return _model(settings.model, num_items, tuple(sorted(settings.model_options.items())))
 
 
-def set_tables(model: Recommender, arrays: Sequence[NDArray[Any]]) -> Layout:
+def set_tables(model: StatelessRecommender, arrays: Sequence[NDArray[Any]]) -> Layout:
     """Copy arrays into the model's tables; returns their layout.
 
     Raises:
@@ -70,7 +70,7 @@ def set_tables(model: Recommender, arrays: Sequence[NDArray[Any]]) -> Layout:
     return layout
 
 
-class RankingClient(NumPyClient):
+class MomentsRecommenderClient(NumPyClient):
     """A user that takes one step on its ranking loss and uploads the rows that it touched."""
 
     only_reads = True  # `fit` does not write to the arrays it is given

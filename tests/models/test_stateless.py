@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from byzflower.models import RECOMMENDERS, build_recommender
-from byzflower.models.recommender import UserItems
+from byzflower.models.recommenders import STATELESS, build_stateless
+from byzflower.models.stateless import UserItems
 
 ITEMS = 12
 TABLE = [[0, 3, 5], [7], [1, 2, 3, 4, 8, 11], [3, 9]]
@@ -21,7 +21,7 @@ def users(rows, per_item=2, seed=0):
 
 
 def model(name):
-    return build_recommender(name, ITEMS, seed=3, options={"dim": 5, "std": 0.5}).double()
+    return build_stateless(name, ITEMS, seed=3, options={"dim": 5, "std": 0.5}).double()
 
 
 def user_vector(module, name, own, without=None):
@@ -54,7 +54,7 @@ def loss_of(module, name, own, negatives, reg):
     return loss, loss + reg / 2 * squares
 
 
-@pytest.mark.parametrize("name", RECOMMENDERS)
+@pytest.mark.parametrize("name", STATELESS)
 @pytest.mark.parametrize("per_item", [1, 3])
 def test_gradients_are_those_of_the_papers_loss(name, per_item):
     module, batch = model(name), users(TABLE, per_item)
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_the_papers_loss(name, per_item):
         assert float(found.losses[u]) == pytest.approx(ranking.item())
 
 
-@pytest.mark.parametrize("name", RECOMMENDERS)
+@pytest.mark.parametrize("name", STATELESS)
 def test_a_batch_gives_every_user_the_bits_that_it_gets_alone(name):
     module = model(name).float()
     batch = users(TABLE, seed=1)
@@ -85,17 +85,17 @@ def test_a_batch_gives_every_user_the_bits_that_it_gets_alone(name):
         assert torch.equal(together.losses[u : u + 1], alone.losses)
 
 
-@pytest.mark.parametrize("name", RECOMMENDERS)
+@pytest.mark.parametrize("name", STATELESS)
 def test_scores_are_the_formulas(name):
     module, batch = model(name), users(TABLE)
     expected = torch.stack([item_table(module, name) @ user_vector(module, name, own) for own in TABLE])
     torch.testing.assert_close(module.scores(batch.splits, batch.items), expected.detach())
 
 
-@pytest.mark.parametrize("name", RECOMMENDERS)
+@pytest.mark.parametrize("name", STATELESS)
 def test_vectors_depend_on_the_seed_alone(name):
     torch.manual_seed(5)
-    one = build_recommender(name, ITEMS, seed=1)
-    same, other = build_recommender(name, ITEMS, seed=1), build_recommender(name, ITEMS, seed=2)
+    one = build_stateless(name, ITEMS, seed=1)
+    same, other = build_stateless(name, ITEMS, seed=1), build_stateless(name, ITEMS, seed=2)
     assert torch.equal(one.q, same.q)
     assert not torch.equal(one.q, other.q)

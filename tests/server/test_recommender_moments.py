@@ -8,7 +8,7 @@ import torch
 
 from byzflower.datasets import Interactions
 from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.ranking import precision_and_recall
+from byzflower.server.recommender_evaluation import rank_all_items
 from byzflower.server.simulation import simulate
 
 
@@ -38,7 +38,7 @@ def test_precision_and_recall_are_those_of_a_loop():
     train, test = table(known, 40), table(held, 40)
     scores = random.normal(size=(30, 40))
     asked = np.arange(3, 30)
-    got = precision_and_recall(FixedScores(scores, train), train, test, asked)
+    got = rank_all_items(FixedScores(scores, train), train, test, asked)
     for k in range(1, 6):
         precision, recall = [], []
         for u in asked:
@@ -49,7 +49,7 @@ def test_precision_and_recall_are_those_of_a_loop():
                 recall.append(hits / len(set(held[u])))
         assert got[f"precision@{k}"] == pytest.approx(np.mean(precision))
         assert got[f"recall@{k}"] == pytest.approx(np.mean(recall))
-    assert precision_and_recall(FixedScores(scores, train), train, test, np.array([0, 5])) == {}
+    assert rank_all_items(FixedScores(scores, train), train, test, np.array([0, 5])) == {}
 
 
 @pytest.fixture

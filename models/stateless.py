@@ -53,7 +53,7 @@ class ItemGradients(NamedTuple):
     losses: torch.Tensor
 
 
-class Recommender(nn.Module):
+class StatelessRecommender(nn.Module):
     """Base of recommenders: tables of item vectors, one row per item."""
 
     @abstractmethod
