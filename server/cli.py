@@ -23,7 +23,7 @@ from byzflower.models.recommenders import STATELESS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
-from byzflower.server.figures import skew_picture, to_png, to_svg
+from byzflower.server.figures import ROUND_PICTURES, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
@@ -131,7 +131,7 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
     pictures = {} if first.recommends else _draw_classes(first, folders[-1], histories, title)
     for config, folder, result in zip(configs, folders, results, strict=True):
-        _draw_skew(folder, result, f"{title}, {config.strategy}")
+        _draw_rounds(folder, result, f"{title}, {config.strategy}")
     for path in folders:
         console.print(f"results: {path}", soft_wrap=True, highlight=False)
     for path, what in pictures.items():
@@ -149,12 +149,14 @@ def _draw_classes(config: RunConfig, folder: Path, histories: dict[str, Any], ti
     }
 
 
-def _draw_skew(folder: Path, result: Record, title: str) -> None:
+def _draw_rounds(folder: Path, result: Record, title: str) -> None:
     """Draw the rounds that were to be laid out in the plane."""
-    if (figure := skew_picture(result["history"], title, "black")) is not None:
-        (folder / "skew.png").write_bytes(to_png(figure))
-        (folder / "skew.svg").write_text(to_svg(figure))
-        console.print(f"gradient skew: {folder / 'skew.png'}, skew.svg", soft_wrap=True, highlight=False)
+    for name, draw in ROUND_PICTURES.items():
+        if (figure := draw(result["history"], title, "black")) is not None:
+            (folder / f"{name}.png").write_bytes(to_png(figure))
+            (folder / f"{name}.svg").write_text(to_svg(figure))
+            path = folder / f"{name}.png"
+            console.print(f"{name}: {path}, {name}.svg", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:

@@ -103,7 +103,7 @@ class RunConfig(ClientSettings):
         False, description="record every round how the attack lies among the benign updates"
     )
     embed_rounds: tuple[int, ...] = Field(
-        (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
+        (), description="rounds whose updates are drawn in the plane (their skew; of moments, all), as 1,10"
     )
     engine: Literal["ray", "inline", "deployment"] = Field(
         "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"

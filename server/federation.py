@@ -18,7 +18,7 @@ from byzflower.clients.settings import SETTINGS
 from byzflower.server.adversary import Adversary
 from byzflower.server.beginning import beginning
 from byzflower.server.config import RunConfig
-from byzflower.server.diagnostics import vulnerability
+from byzflower.server.diagnostics import principal_plane, vulnerability
 from byzflower.server.plots import save_similarity
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.strategies.arfrs import MomentsStrategy
@@ -158,9 +158,8 @@ class Federation:
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if self.config.diagnostics and adversary is not None:
             record["diagnostics"] = adversary.info
-        if self.config.diagnostics and isinstance(self.robust, MomentsStrategy):
-            honest = set(range(self.config.clients)) - self.config.byzantine_ids()
-            record["diagnostics"] = self.robust.resilience(honest)
+        if isinstance(self.robust, MomentsStrategy):
+            record.update(self._observe_moments(self.robust, server_round))
         if adversary is not None and adversary.embedding:
             record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
@@ -176,6 +175,18 @@ class Federation:
         }
         record["train"] = train
         return record
+
+    def _observe_moments(self, strategy: MomentsStrategy, server_round: int) -> Record:
+        """What is asked for about a round of moments, which an adversary cannot see."""
+        observed: Record = {}
+        byzantine = self.config.byzantine_ids()
+        if self.config.diagnostics:
+            observed["diagnostics"] = strategy.resilience(set(range(self.config.clients)) - byzantine)
+        if server_round in self.config.embed_rounds and (clients := strategy.last_round.clients):
+            planes = {what: principal_plane(rows) for what, rows in strategy.seen().items()}
+            who = [i for i, client in enumerate(clients) if client in byzantine]
+            observed["planes"] = {**planes, "byzantine": who}
+        return observed
 
     def _describe(self, server_round: int) -> Record:
         """What happened to whom, from the strategy's own record."""

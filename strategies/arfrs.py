@@ -61,10 +61,14 @@ class MomentsRound(Stacked):
 
     def gradients(self, device: torch.device) -> torch.Tensor:
         """What the filter sees: (n, columns that anybody touched)."""
+        return self.seen(self.inspect).to(device)
+
+    def seen(self, what: Inspect) -> torch.Tensor:
+        """The clients' gradients or parameters: (n, columns that anybody touched)."""
         rest = self.rest[0, self.units]
-        if self.inspect == "parameters":
-            return self.spread_out(rest, self.values[0]).to(device)
-        return self.spread_out(torch.zeros_like(rest), self.recovered).to(device)
+        if what == "parameters":
+            return self.spread_out(rest, self.values[0])
+        return self.spread_out(torch.zeros_like(rest), self.recovered)
 
     def spread_out(self, untouched: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """One row for each client of the upload's values, with those `untouched` where it has none.
@@ -278,6 +282,16 @@ class MomentsStrategy(RobustStrategy):
             away = Rows.of(last.spread_out(last.rest[i, last.units], last.values[i])).squared_distances
             sums[f"spread-{slot}"] = float(away.sqrt()[kept][:, benign].sum())
         return sums
+
+    def seen(self) -> dict[str, torch.Tensor]:
+        """What filters can look at, of this round's clients (`last_round.clients`), where anybody touched it.
+
+        Returns:
+            "parameters" and "gradients", both (n, columns); nothing before the first round.
+        """
+        if self._last is None:
+            return {}
+        return {"parameters": self._last.seen("parameters"), "gradients": self._last.seen("gradients")}
 
     # -- state -------------------------------------------------------------------------------------
 
