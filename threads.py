@@ -13,6 +13,7 @@ import torch
 T = TypeVar("T")
 
 _lock = threading.Lock()
+_thread = threading.local()
 _users = 0
 _before = 1
 
@@ -50,6 +51,8 @@ def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
         work: releases the GIL for most of its time, as NumPy's and torch's operations do.
         columns: how many there are.
         width: of a block; the last one may be narrower.
+
+    What is called from within such work runs its own blocks one after the other.
     """
     inference = torch.is_inference_mode_enabled()
 
@@ -59,7 +62,7 @@ def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
 
     blocks = [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
     with one_thread():
-        if len(blocks) <= 1 or _workers() == 1:
+        if len(blocks) <= 1 or _workers() == 1 or getattr(_thread, "works", False):
             return [without_gradients(block) for block in blocks]
         return list(_pool().map(without_gradients, blocks))
 
@@ -70,7 +73,11 @@ def _workers() -> int:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_workers(), thread_name_prefix="columns")
+    return ThreadPoolExecutor(_workers(), "columns", initializer=_mark_worker)
+
+
+def _mark_worker() -> None:
+    _thread.works = True
 
 
 # A forked process has the pool's object but none of its threads.

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
+from byzflower.clients.recommender import RecommenderClient, answer_users
 from byzflower.clients.recommender_moments import MomentsRecommenderClient, fit_users
+from byzflower.clients.recommender_settings import RECOMMENDATION, RecommenderSettings
 from byzflower.clients.settings import SETTINGS, ClientSettings
 from byzflower.clients.sparse import TopKClient
 from byzflower.uploads.base import CLIENT_IDS
@@ -23,8 +25,8 @@ from byzflower.uploads.flower_compat import array_view, records_of
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
 # What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.
 _NODE_SETTINGS = {"attack": "attack", "attack-options": "attack_options", "data": "data"}
-FitTogether = Callable[[list[int], list[NDArray[Any]], ConfigRecord, Context], RecordDict | None]
 ListClients = Callable[[ConfigRecord, Context], list[int]]
+AnswerCohort = Callable[[list[int], dict[str, NDArray[Any]], ConfigRecord, Context, bool], RecordDict | None]
 
 
 def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
@@ -42,7 +44,7 @@ def numpy_client_app(client_fn: Callable[[Context], NumPyClient]) -> ClientApp:
 
 
 def cohort_client_app(
-    make_client: MakeClient, hosted: ListClients | None = None, fit_together: FitTogether | None = None
+    make_client: MakeClient, hosted: ListClients | None = None, answer_cohort: AnswerCohort | None = None
 ) -> ClientApp:
     """Make a ClientApp whose node hosts any number of NumPyClients.
 
@@ -52,10 +54,11 @@ def cohort_client_app(
     Args:
         make_client: makes a client from its logical id, the message's config and the node's context.
         hosted: which clients a message is for, instead of the rule above.
-        fit_together: trains several clients at once; None, or where it returns None, they are trained one
-            after the other.
+        answer_cohort: answers for several clients at once; where it returns None, as by default, they
+            train one after the other.
     """
     hosted = hosted or _asked_or_own
+    answer_cohort = answer_cohort or (lambda *asked: None)
 
     # Flower answers legacy messages itself; a mod in front of it answers the others.
     def answer(message: Message, context: Context, call_next: Any) -> Message:
@@ -64,7 +67,7 @@ def cohort_client_app(
             return reply
         if message.metadata.message_type.startswith(MessageType.QUERY):
             return Message(_exchange_state(message, context), reply_to=message)
-        return Message(_answer(message, context, make_client, hosted, fit_together), reply_to=message)
+        return Message(_answer(message, context, make_client, hosted, answer_cohort), reply_to=message)
 
     def client_fn(context: Context) -> Client:
         client = make_client(_partition(context), ConfigRecord(), context)
@@ -112,14 +115,18 @@ def make_client(
 
 def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
     """Make a client as the server's settings say, except for what its own node was started with."""
-    own = context.node_config
-    settings = _settings(config, context)
-    changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
-    if changes:
-        settings = ClientSettings(**{**settings.model_dump(), **changes})
-    byzantine = own.get("byzantine")
+    settings = _node_settings(config, context)
+    if isinstance(settings, RecommenderSettings):
+        return RecommenderClient(client_id, settings, context.state)
+    byzantine = context.node_config.get("byzantine")
     chosen = None if byzantine is None else bool(byzantine)
     return make_client(client_id, settings, context.state, chosen, _round_of(config))
+
+
+def _node_settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
+    own, settings = context.node_config, _settings(config, context)
+    changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
+    return type(settings)(**{**settings.model_dump(), **changes}) if changes else settings
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -135,10 +142,28 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
     return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
 
 
-def _settings(config: ConfigRecord, context: Context) -> ClientSettings:
+def _answer_users(
+    clients: list[int],
+    arrays: dict[str, NDArray[Any]],
+    config: ConfigRecord,
+    context: Context,
+    training: bool,
+) -> RecordDict | None:
+    """Let a recommender's users work all at once."""
+    settings = _node_settings(config, context)
+    if isinstance(settings, RecommenderSettings):
+        return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
+    if training and settings.recommends:
+        return fit_users(clients, settings, list(arrays.values()), dict(config.items()))
+    return None
+
+
+def _settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
     """A run's settings: from the server's message, else from the run config."""
     if SETTINGS in config:
         return _parse_settings(str(config[SETTINGS]))
+    if context.run_config.get("task") == RECOMMENDATION:
+        return RecommenderSettings.from_run_config(context.run_config)
     return ClientSettings.from_run_config(context.run_config)
 
 
@@ -148,8 +173,10 @@ def _round_of(config: ConfigRecord) -> int:
 
 
 @lru_cache(maxsize=8)
-def _parse_settings(text: str) -> ClientSettings:
-    return ClientSettings(**json.loads(text))
+def _parse_settings(text: str) -> ClientSettings | RecommenderSettings:
+    settings = json.loads(text)
+    recommends = settings.get("task") == RECOMMENDATION
+    return RecommenderSettings(**settings) if recommends else ClientSettings(**settings)
 
 
 def _answer(
@@ -157,7 +184,7 @@ def _answer(
     context: Context,
     make: MakeClient,
     clients_of: ListClients,
-    fit_together: FitTogether | None,
+    answer_cohort: AnswerCohort,
 ) -> RecordDict:
     arrays = next(iter(records_of(message.content, ArrayRecord).values()))
     config = next(iter(records_of(message.content, ConfigRecord).values()), ConfigRecord())
@@ -173,10 +200,10 @@ def _answer(
         if training:
             return fit_one(client, names, parameters, config, asked)
         return evaluate_one(client, parameters, config, asked)
+    reply = answer_cohort(clients, dict(zip(names, parameters, strict=True)), config, context, training)
+    if reply is not None:
+        return reply
     if training:
-        together = None if fit_together is None else fit_together(clients, parameters, config, context)
-        if together is not None:
-            return together
         return fit_cohort(clients, factory, names, parameters, config)
     return evaluate_cohort(clients, factory, parameters, config)
 
@@ -189,12 +216,4 @@ def _exchange_state(message: Message, context: Context) -> RecordDict:
     return RecordDict() if sent else RecordDict({**records_of(context.state, ArrayRecord)})
 
 
-def _fit_together(
-    clients: list[int], parameters: list[NDArray[Any]], config: ConfigRecord, context: Context
-) -> RecordDict | None:
-    """Users of a recommender are trained in one batch."""
-    settings = _settings(config, context)
-    return fit_users(clients, settings, parameters, dict(config)) if settings.recommends else None
-
-
-app = cohort_client_app(_node_client, hosted_clients, _fit_together)
+app = cohort_client_app(_node_client, hosted_clients, _answer_users)

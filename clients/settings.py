@@ -47,8 +47,8 @@ def _parse_value(text: str) -> OptionValue:
     return text
 
 
-class ClientSettings(BaseModel):
-    """Data, model, local training and attack of every client of a run."""
+class RunSettings(BaseModel):
+    """What clients must know whatever is learned: data, model, attack and the seed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -56,14 +56,31 @@ class ClientSettings(BaseModel):
     data: str = Field("", description="folder with the data set's raw files; default BYZFLOWER_DATA")
     model: str = Field("cnn", description="model (see --list)")
     model_options: dict[str, OptionValue] = Field({}, description="the model's parameters, as name=value")
+    attack: str = Field("ipm", description="attack of the Byzantine clients (see --list), or none")
+    attack_options: dict[str, OptionValue] = Field(
+        {}, description="the attack's parameters, as name=value,name=value"
+    )
+    seed: int = Field(1, ge=0, description="the run's one seed")
+
+    @field_validator("attack_options", "model_options", mode="before")
+    @classmethod
+    def _parse_options(cls, value: object) -> dict[str, OptionValue]:
+        return parse_options(value)
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
+        """Take the known keys of a Flower run config (kebab-case)."""
+        known = {k.replace("-", "_"): v for k, v in run_config.items()}
+        return cls(**{k: v for k, v in known.items() if k in cls.model_fields})
+
+
+class ClientSettings(RunSettings):
+    """Data, model, local training and attack of every client of a run."""
+
     clients: int = Field(20, ge=1, description="number of logical clients n")
     byzantine: int = Field(8, ge=0, description="how many of them are Byzantine")
     byzantine_set: Literal["first", "random"] = Field(
         "first", description="which are Byzantine: the first ids, or a seeded random set"
-    )
-    attack: str = Field("ipm", description="attack of the Byzantine clients (see --list), or none")
-    attack_options: dict[str, OptionValue] = Field(
-        {}, description="the attack's parameters, as name=value,name=value"
     )
     mask_attack: str = Field(
         "none", description="topk: how Byzantine clients choose packs (see --list), or none for honestly"
@@ -97,20 +114,11 @@ class ClientSettings(BaseModel):
         lt=1,
         description="beta of the clients' own momentum m = (1-beta) g + beta m, which they upload",
     )
-    seed: int = Field(1, ge=0, description="the run's one seed")
 
-    @field_validator(
-        "attack_options", "mask_attack_options", "model_options", "upload_options", mode="before"
-    )
+    @field_validator("mask_attack_options", "upload_options", mode="before")
     @classmethod
-    def _parse_options(cls, value: object) -> dict[str, OptionValue]:
+    def _parse_more_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
-
-    @classmethod
-    def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
-        """Take the known keys of a Flower run config (kebab-case)."""
-        known = {k.replace("-", "_"): v for k, v in run_config.items()}
-        return cls(**{k: v for k, v in known.items() if k in cls.model_fields})
 
     @property
     def clients_remember(self) -> bool:

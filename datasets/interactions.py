@@ -121,9 +121,9 @@ class Interactions:
         Args:
             seed: of the random choice.
         """
-        when = self.order
+        when: NDArray[np.generic] = self.order
         if not self.timed:
-            when = numpy_generator(seed, "leave-one-out").random(len(when))[when]
+            when = numpy_generator(seed, "leave-one-out").random(len(when))[self.order]
         return self._earliest(np.maximum(1, self.counts - 1), when)
 
     def _earliest(self, kept: NDArray[np.int64], when: NDArray[np.generic]) -> "Split":

@@ -22,7 +22,8 @@ _CITEULIKE_T_ITEMS = 25_975  # as its authors state; the last ones have no user
 
 def _by_id(ids: NDArray[np.generic]) -> Indices:
     """Numbers from 0 by ascending id."""
-    return np.unique(ids, return_inverse=True)[1].astype(np.int64)
+    numbers: Indices = np.unique(ids, return_inverse=True)[1].astype(np.int64)
+    return numbers
 
 
 def _by_appearance(ids: NDArray[np.generic]) -> Indices:
@@ -47,7 +48,7 @@ def read_ratings(path: Path, separator: str) -> Interactions:
 def read_lastfm(path: Path) -> Interactions:
     """Read ``user_artists.dat``: a heading, then user, artist, how often. Numbered by ascending id."""
     rows = np.loadtxt(_read(path).splitlines()[1:], dtype=np.int64, usecols=(0, 1))
-    return Interactions.of_pairs(*(_by_id(column) for column in rows.T))
+    return Interactions.of_pairs(_by_id(rows[:, 0]), _by_id(rows[:, 1]))
 
 
 def read_citeulike(path: Path, num_items: int | None = None) -> Interactions:

@@ -4,9 +4,17 @@ import inspect
 from typing import Any
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS
+from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.strategies import STRATEGIES
+from byzflower.strategies.items import ITEM_STRATEGIES
 
-_MARKERS = {"<!-- rules -->": STRATEGIES, "<!-- attacks -->": ATTACKS, "<!-- mask attacks -->": MASK_ATTACKS}
+_MARKERS = {
+    "<!-- rules -->": STRATEGIES,
+    "<!-- attacks -->": ATTACKS,
+    "<!-- mask attacks -->": MASK_ATTACKS,
+    "<!-- item rules -->": ITEM_STRATEGIES,
+    "<!-- item attacks -->": ITEM_ATTACKS,
+}
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:

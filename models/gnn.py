@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.models.mf import ITEMS, Floats, UserGradients, pulls
-from byzflower.models.profiles import Indices, Profiles
+from byzflower.models.mf import ITEMS, UserGradients, pulls
+from byzflower.models.profiles import Floats, Indices, Profiles
 from byzflower.randomness import numpy_generator
 
 _LAYERS = ("self1", "neighbour1", "self2", "neighbour2")

@@ -386,8 +386,8 @@ class Adversary(Strategy):
         else:
             replaced = self._forge_dense(upload, forged, layout.d)
         (name,) = records_of(reply.content, ArrayRecord)
-        arrays = array_record(replaced.payload(layout, cohort=_is_cohort(reply)))
-        return _with_content(reply, RecordDict({**reply.content, name: arrays}))
+        arrays = array_record(replaced.payload(layout, cohort=is_cohort(reply)))
+        return with_content(reply, RecordDict({**reply.content, name: arrays}))
 
     def _forge_dense(self, upload: Upload, forged: "_Forged", d: int) -> Upload:
         if not isinstance(upload, DenseUpload):
@@ -410,13 +410,13 @@ class Adversary(Strategy):
 
     def _singles(self, reply: Message) -> list[Message]:
         """Take a cohort's reply apart into one ordinary reply per client."""
-        if not _is_cohort(reply):
+        if not is_cohort(reply):
             return [reply]
         layout = self._require_layout()
         upload, _ = decode_reply(reply, DenseUpload, layout)
         count = 0 if upload is None else len(upload)
         return [
-            _with_content(reply, encode_upload(upload.take([i]), layout, cohort=False))
+            with_content(reply, encode_upload(upload.take([i]), layout, cohort=False))
             for i in range(count)
             if upload is not None
         ]
@@ -460,13 +460,15 @@ def _matrix(stacked: Stacked) -> torch.Tensor:
     return Rows.of(stacked.gradients(torch.device("cpu"))).matrix()
 
 
-def _is_cohort(reply: Message) -> bool:
+def is_cohort(reply: Message) -> bool:
+    """Whether a reply is a cohort's."""
     if not reply.has_content():
         return False
     return any(isinstance(m.get(CLIENT_ID), list) for m in records_of(reply.content, MetricRecord).values())
 
 
-def _with_content(reply: Message, content: RecordDict) -> Message:
+def with_content(reply: Message, content: RecordDict) -> Message:
+    """A copy of a reply with another content."""
     twin = copy.copy(reply)
     twin.content = content
     return twin

@@ -22,21 +22,18 @@ class Beginning(NamedTuple):
     """The start of a run.
 
     Attributes:
-        names: of the model's arrays.
-        arrays: the first global model.
+        arrays: the first global model, by name.
         evaluate: scores a model's arrays.
     """
 
-    names: list[str]
-    arrays: list[NDArray[Any]]
+    arrays: dict[str, NDArray[Any]]
     evaluate: Evaluate
 
 
 def beginning(config: RunConfig) -> Beginning:
     """Make the first model and load what to score models on."""
     model, evaluate = (_recommender if config.recommends else _classifier)(config)
-    state = model.state_dict()
-    return Beginning(list(state), [t.numpy() for t in state.values()], evaluate)
+    return Beginning({name: t.numpy() for name, t in model.state_dict().items()}, evaluate)
 
 
 def _classifier(config: RunConfig) -> tuple[Any, Evaluate]:

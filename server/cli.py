@@ -1,4 +1,4 @@
-"""The command line. Its options are the fields of `RunConfig`; nothing is listed twice."""
+"""The command line. Its options are the fields of the tasks' configurations; nothing is listed twice."""
 
 import inspect
 import logging
@@ -15,24 +15,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS
+from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.clients.recommender_moments import divided_feedback
 from byzflower.clients.settings import training_data
 from byzflower.datasets import DATASETS, FEEDBACK, class_counts
 from byzflower.models import MODELS
-from byzflower.models.recommenders import STATELESS
+from byzflower.models.recommenders import PERSONAL, STATELESS
 from byzflower.server.cli_tools import grid, redteam, report
-from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.config import ConfigError
 from byzflower.server.console import complain, console, names_of_mistakes
 from byzflower.server.figures import ROUND_PICTURES, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
+from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Record, Recorder, summarise
 from byzflower.server.simulation import simulate
+from byzflower.server.tasks import CLASSIFICATION, TASKS, Config, make_config
+from byzflower.server.vulnerability import plot_popularity, vulnerability
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, TooManySkippedRounds
+from byzflower.strategies.items import ITEM_STRATEGIES
 
 # The default job shows an attack that a plain mean does not survive and Multi-Krum does.
 # Clipped gradients keep honest clients finite after FedAvg has lost the model.
-_DEMO: dict[str, Any] = {"attack_options": "eps=10", "clip_norm": 10.0}
-_DEMO_STRATEGIES = "fedavg,multikrum"
+_DEMOS: dict[str, dict[str, Any]] = {
+    CLASSIFICATION: {"attack_options": "eps=10", "clip_norm": 10.0, "strategy": "fedavg,multikrum"},
+    "recommendation": {"strategy": "mean,median"},
+}
 
 
 def run(fresh: bool, list_names: bool, config: Path | None, **options: Any) -> None:
@@ -42,9 +49,11 @@ def run(fresh: bool, list_names: bool, config: Path | None, **options: Any) -> N
         return
     given = {name: value for name, value in options.items() if value is not None}
     with names_of_mistakes():
-        given = {**(_DEMO if config is None and "attack" not in given else _read(config)), **given}
-        strategies = given.pop("strategy", _DEMO_STRATEGIES).split(",")
-        configs = [RunConfig.make({**given, "strategy": name.strip()}) for name in strategies]
+        given = {**_read(config), **given}
+        demo = _DEMOS.get(given.get("task", CLASSIFICATION), {})
+        given = {**({} if config is not None or "attack" in given else demo), **given}
+        strategies = given.pop("strategy", demo.get("strategy", "")).split(",")
+        configs = [make_config({**given, "strategy": name.strip()}) for name in strategies]
         _check_data(configs[0])
         histories = _run_all(configs, fresh)
     if histories is None:
@@ -64,17 +73,17 @@ def _read(config: Path | None) -> dict[str, Any]:
         raise ConfigError(f"config: {config} cannot be read: {error}") from None
 
 
-def _run_all(configs: list[RunConfig], fresh: bool) -> list[Record] | None:
+def _run_all(configs: list[Config], fresh: bool) -> list[Record] | None:
     """Run each configuration; None if the user stopped it."""
     results = []
     for config in configs:
         with _progress() as progress:
             task = progress.add_task(config.strategy, total=config.rounds, score="starting")
             try:
-                outcome = simulate(config, _updater(progress, task), fresh=fresh)
+                outcome = simulate(config, _updater(progress, task, config.metrics[0]), fresh=fresh)
             except TooManySkippedRounds as reason:  # the other strategies may fare better
                 complain(f"{config.strategy}: {reason}")
-                results.append(summarise(Recorder(config).records()))
+                results.append(summarise(Recorder(config).records(), config.metrics))
                 continue
             progress.update(task, completed=config.rounds if not outcome.interrupted else None)
         if outcome.interrupted:
@@ -98,28 +107,28 @@ def _progress() -> Progress:
     )
 
 
-def _updater(progress: Progress, task: Any) -> Callable[[Record], None]:
+def _updater(progress: Progress, task: Any, metric: str) -> Callable[[Record], None]:
     def update(record: Record) -> None:
         seconds = record.get("seconds", {}).get("round")
-        score = "" if record.get("accuracy") is None else f"accuracy {record['accuracy']:.3f}"
+        score = "" if record.get(metric) is None else f"{metric} {record[metric]:.3f}"
         pace = "" if seconds is None else f"  {seconds:.2f} s/round"
         progress.update(task, completed=record["round"], score=score + pace)
 
     return update
 
 
-def _report(configs: list[RunConfig], results: list[Record]) -> None:
+def _report(configs: list[Config], results: list[Record]) -> None:
     first = configs[0]
-    title = f"{first.dataset}, {first.clients} clients, {first.byzantine} Byzantine ({first.attack})"
+    metric, byzantine = first.metrics[0], len(first.byzantine_ids())
+    title = f"{first.dataset}, {first.clients} clients, {byzantine} Byzantine ({first.attack})"
     table = Table(title=title)
-    score = "precision@1" if first.recommends else "accuracy"
-    for column in ("strategy", score, "kept of n", "precision", "recall", "quarantined"):
+    for column in ("strategy", metric, "kept of n", "precision", "recall", "quarantined"):
         table.add_column(column, justify="left" if column == "strategy" else "right")
     for config, result in zip(configs, results, strict=True):
         kept = "all" if result["kept"] is None else f"{result['kept']:.1f} of {config.clients}"
         table.add_row(
             config.strategy,
-            _number(result.get(score)),
+            _number(result[metric]),
             kept,
             _number(result["precision"]),
             _number(result["recall"]),
@@ -129,24 +138,32 @@ def _report(configs: list[RunConfig], results: list[Record]) -> None:
     folders = [Recorder(config).folder for config in configs]
     names = [config.strategy for config in configs]
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
-    pictures = {} if first.recommends else _draw_classes(first, folders[-1], histories, title)
+    picture = plot_accuracy(histories, folders[-1] / "accuracy.png", title, metric)
     for config, folder, result in zip(configs, folders, results, strict=True):
         _draw_rounds(folder, result, f"{title}, {config.strategy}")
-    for path in folders:
-        console.print(f"results: {path}", soft_wrap=True, highlight=False)
-    for path, what in pictures.items():
+    files = [
+        *(("results", folder) for folder in folders),
+        ("plot", picture),
+        *_about_data(first, folders[-1]),
+    ]
+    for what, path in files:
         console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
 
 
-def _draw_classes(config: RunConfig, folder: Path, histories: dict[str, Any], title: str) -> dict[Path, str]:
-    """Draw a classifier's accuracy and its clients' classes; the files, and what is in each."""
-    dataset, parts = training_data(config)
-    counts = class_counts(parts, dataset.train_y, dataset.num_classes)
-    return {
-        plot_accuracy(histories, folder / "accuracy.png", title): "plot",
-        plot_partition(counts, folder / "partition.png", config.byzantine_ids()): "partition",
-        write_partition(counts, folder / "partition.csv", config.byzantine_ids()): "partition",
-    }
+def _about_data(config: Config, folder: Path) -> list[tuple[str, Path]]:
+    """Pictures and tables of the data that the clients had."""
+    if isinstance(config, RecommendationConfig):
+        report = vulnerability(config.feedback.train.popularity, config.num_byzantine())
+        console.print(report.text(), soft_wrap=True, highlight=False)
+        return [("popularity", plot_popularity(report, folder / "popularity.png"))]
+    if config.recommends:
+        return []
+    dataset, parts = training_data(config.client_settings())
+    counts, byzantine = class_counts(parts, dataset.train_y, dataset.num_classes), config.byzantine_ids()
+    return [
+        ("partition", plot_partition(counts, folder / "partition.png", byzantine)),
+        ("partition", write_partition(counts, folder / "partition.csv", byzantine)),
+    ]
 
 
 def _draw_rounds(folder: Path, result: Record, title: str) -> None:
@@ -163,8 +180,10 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _check_data(config: RunConfig) -> None:
+def _check_data(config: Config) -> None:
     """Load (and, the first time, prepare) the data before any engine starts."""
+    if isinstance(config, RecommendationConfig):
+        return
     try:
         (divided_feedback if config.recommends else training_data)(config.client_settings())
     except ValueError as error:
@@ -177,8 +196,13 @@ def _list() -> None:
         "pre-aggregations": PRE_AGGREGATIONS,
         "attacks": ATTACKS,
         "mask attacks": MASK_ATTACKS,
-        "datasets": {**DATASETS, **FEEDBACK},
-        "models": {**MODELS, **STATELESS},
+        "datasets": DATASETS,
+        "datasets of recommenders": FEEDBACK,
+        "models": MODELS,
+        "models of recommenders (strategies arfrs, srfrs, agrfrs, rrfrs)": STATELESS,
+        "models (--task recommendation)": PERSONAL,
+        "strategies (--task recommendation)": ITEM_STRATEGIES,
+        "attacks (--task recommendation)": ITEM_ATTACKS,
     }
     for kind, registry in registries.items():
         table = Table(title=kind, title_justify="left", show_header=False, box=None)
@@ -188,22 +212,28 @@ def _list() -> None:
         console.print(table)
 
 
-def _option(name: str, field: Any) -> inspect.Parameter:
-    """The command-line option of one field of the configuration."""
+def _option(name: str, field: Any, task: str) -> inspect.Parameter:
+    """The command-line option of one field of a task's configuration."""
     kind: Any = field.annotation
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(k for k in get_args(kind) if k is not type(None))
     if name == "strategy" or get_origin(kind) in (dict, tuple):
         kind = str
     help_text = field.description
-    default = _DEMO_STRATEGIES if name == "strategy" else field.default
+    default = _DEMOS[task]["strategy"] if name == "strategy" else field.default
     if name == "strategy":
         help_text = "aggregation rules to run and compare, with commas between (see --list)"
     if get_origin(kind) is Literal:
         help_text += f": {', '.join(map(str, get_args(kind)))}"
         kind = str
     flag = f"--{name.replace('_', '-')}"
-    option = typer.Option(flag, help=f"{help_text} [default: {_shown(default)}]", show_default=False)
+    panel = None if task == CLASSIFICATION else f"Only with --task {task}"
+    option = typer.Option(
+        flag,
+        help=f"{help_text} [default: {_shown(default)}]",
+        show_default=False,
+        rich_help_panel=panel,
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )
@@ -244,9 +274,20 @@ def _command() -> Callable[..., None]:
             ],
         ),
     ]
-    fields = [_option(name, field) for name, field in RunConfig.model_fields.items()]
+    task = inspect.Parameter(
+        "task",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[
+            str | None, typer.Option(help=f"what is learned: {', '.join(TASKS)} [default: {CLASSIFICATION}]")
+        ],
+    )
+    options: dict[str, inspect.Parameter] = {"task": task}
+    for name, kind in TASKS.items():
+        for field_name, field in kind.model_fields.items():
+            options.setdefault(field_name, _option(field_name, field, name))
     context = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    command.__signature__ = inspect.Signature([context, *fields, *extra])  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature([context, *options.values(), *extra])  # type: ignore[attr-defined]
     return command
 
 

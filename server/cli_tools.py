@@ -153,12 +153,12 @@ class _LiveTable:
         if self._done_before is None:
             self._done_before = done
         table = Table(title=f"{self._title}: {done} of {len(cells)} done{self._left(cells, progress, done)}")
-        for column in ("run", "round", "accuracy", "s/round"):
+        for column in ("run", "round", "score", "s/round"):
             table.add_column(column, justify="left" if column == "run" else "right")
         for cell, own in zip(cells, progress, strict=True):
             if own.state is State.RUNNING:
                 pace = f"{own.seconds / own.round:.2f}" if own.round else ""
-                score = "" if own.accuracy is None else f"{own.accuracy:.3f}"
+                score = "" if own.score is None else f"{own.score:.3f}"
                 table.add_row(_place(cell), f"{own.round}/{cell.config.rounds}", score, pace)
         self._live.update(table)
 
@@ -202,7 +202,9 @@ def markdown(loaded: Report) -> str:
     for number, panel in enumerate(loaded.panels()):
         for metric in _metrics(loaded):
             table = loaded.table(metric, panel)
-            if metric == recipe.metric or not table.is_empty:
+            if metric != recipe.metric and table.uniform is not None:
+                lines.append(f"{table.title}: {table.uniform} everywhere.\n")
+            elif metric == recipe.metric or not table.is_empty:
                 lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
         for metric in (recipe.metric, *recipe.also):
             lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")

@@ -22,11 +22,12 @@ from byzflower.attacks import (
     Knowledge,
     TensorColumns,
 )
-from byzflower.clients.settings import ClientSettings, OptionValue, parse_options
+from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, parse_options
 from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS, FEEDBACK
 from byzflower.models import MODELS
 from byzflower.models.recommenders import STATELESS
+from byzflower.server.recommender_evaluation import RANKS
 from byzflower.server.root import make_root_upload
 from byzflower.strategies import (
     PRE_AGGREGATIONS,
@@ -65,15 +66,103 @@ _EXECUTION = frozenset(
 _NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload"})
 
 
-class RunConfig(ClientSettings):
-    """Everything that determines a run. Field names, in kebab-case, are the options everywhere."""
+class CommonConfig(RunSettings):
+    """What every run has, whatever is learned: a rule, rounds, and where and how it is computed."""
 
     strategy: str = Field("multikrum", description="aggregation rule (see --list)")
     strategy_options: dict[str, OptionValue] = Field(
         {}, description="the rule's parameters; num_byzantine defaults to --byzantine, lr to --lr"
     )
-    pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     rounds: int = Field(15, ge=1, description="rounds of training")
+    eval_every: int = Field(1, ge=1, description="evaluate every so many rounds")
+    max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
+    engine: Literal["ray", "inline", "deployment"] = Field(
+        "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
+    )
+    nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
+    clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
+    num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
+    num_gpus: float = Field(
+        -1.0, ge=-1, description="GPUs per node (fractions allowed); -1 shares what is there"
+    )
+    ray_address: str = Field("", description="address of an existing Ray cluster")
+    round_timeout: float = Field(600.0, gt=0, description="seconds to wait for a round's replies")
+    out: str = Field("runs", description="folder for results")
+    name: str = Field("", description="name of the run; default from data set, attack and strategy")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Scores that are recorded; the first is the one that runs are compared by."""
+        raise NotImplementedError
+
+    @field_validator("strategy_options", mode="before")
+    @classmethod
+    def _parse_strategy_options(cls, value: object) -> dict[str, OptionValue]:
+        return parse_options(value)
+
+    @model_validator(mode="after")
+    def _one_way_to_say_nodes(self) -> Self:
+        if self.nodes and self.clients_per_node:
+            raise ValueError("give either nodes or clients-per-node, not both")
+        return self
+
+    @property
+    def deployed(self) -> bool:
+        """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
+        return self.engine == "deployment"
+
+    # -- names -------------------------------------------------------------------------------------
+
+    def config_hash(self) -> str:
+        """Hash of everything that results depend on, but the seed."""
+        content = {k: v for k, v in self.model_dump().items() if k not in _EXECUTION | {"seed"}}
+        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5)
+        return str(digest.hexdigest())
+
+    def run_name(self) -> str:
+        """The run's name: given, or data set, attack and strategy."""
+        return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
+
+    def folder(self) -> Path:
+        """Where the run's results are: ``<out>/<name>/<config hash>-<seed>``."""
+        return Path(self.out) / self.run_name() / f"{self.config_hash()}-{self.seed}"
+
+    # -- making ------------------------------------------------------------------------------------
+
+    @classmethod
+    def make(cls, options: Mapping[str, Any]) -> Self:
+        """Make a configuration of named options.
+
+        Raises:
+            ConfigError: one line per mistake, naming the option.
+        """
+        unknown = [
+            unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
+        ]
+        if unknown:
+            raise ConfigError("\n".join(unknown))
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise ConfigError("\n".join(_readable(e) for e in error.errors())) from None
+
+    @classmethod
+    def from_flower(cls, run_config: Mapping[str, Any]) -> Self:
+        """Make a configuration of a Flower run config (kebab-case keys)."""
+        return cls.make({key.replace("-", "_"): value for key, value in run_config.items()})
+
+
+class RunConfig(ClientSettings, CommonConfig):
+    """Everything that determines a run. Field names, in kebab-case, are the options everywhere."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """See `CommonConfig`."""
+        if self.recommends:
+            return tuple(f"{name}@{k}" for name in ("precision", "recall") for k in range(1, RANKS + 1))
+        return ("accuracy", "top5", "loss")
+
+    pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
     densify: Literal["zero", "contributors"] = Field(
         "zero", description="topk: packs that a client did not send count as 0, or without that client"
@@ -90,9 +179,7 @@ class RunConfig(ClientSettings):
     balanced_sampling: bool = Field(
         False, description="train the same share of Byzantine and of honest clients in every round"
     )
-    eval_every: int = Field(1, ge=1, description="evaluate on the server every so many rounds")
     evaluate_clients: bool = Field(False, description="let the clients evaluate too")
-    max_skipped_rounds: int = Field(3, ge=1, description="skipped rounds in a row that end the run")
     max_client_weight: float | None = Field(
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
@@ -105,32 +192,14 @@ class RunConfig(ClientSettings):
     embed_rounds: tuple[int, ...] = Field(
         (), description="rounds whose updates are drawn in the plane (their skew; of moments, all), as 1,10"
     )
-    engine: Literal["ray", "inline", "deployment"] = Field(
-        "ray", description="Flower's Ray engine, this process, or (flwr run) real nodes, one client each"
-    )
-    nodes: int = Field(0, ge=0, description="virtual nodes; 0 for one per CPU that a node uses")
-    clients_per_node: int = Field(0, ge=0, description="instead of --nodes; 1 is ordinary Flower")
-    num_cpus: float = Field(1.0, gt=0, description="CPUs per node (fractions allowed)")
-    num_gpus: float = Field(
-        -1.0, ge=-1, description="GPUs per node (fractions allowed); -1 shares what is there"
-    )
-    ray_address: str = Field("", description="address of an existing Ray cluster")
-    round_timeout: float = Field(600.0, gt=0, description="seconds to wait for a round's replies")
-    out: str = Field("runs", description="folder for results")
-    name: str = Field("", description="name of the run; default from data set, attack and strategy")
-
-    @field_validator("strategy_options", mode="before")
-    @classmethod
-    def _parse_strategy_options(cls, value: object) -> dict[str, OptionValue]:
-        return parse_options(value)
 
     @field_validator("pre")
     @classmethod
     def _check_pre(cls, value: str) -> str:
         faults: list[str] = []
         for name, options in parse_calls(value):
-            faults += _unknown("pre-aggregation", name, PRE_AGGREGATIONS)
-            faults += _unknown_options(name, PRE_AGGREGATIONS.get(name), options)
+            faults += unknown_name("pre-aggregation", name, PRE_AGGREGATIONS)
+            faults += unknown_options(name, PRE_AGGREGATIONS.get(name), options)
         if faults:
             raise ValueError("; ".join(faults))
         return value
@@ -150,18 +219,18 @@ class RunConfig(ClientSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         mistakes = [
-            *_unknown("dataset", self.dataset, {**DATASETS, **FEEDBACK}),
-            *_unknown("model", self.model, {**MODELS, **STATELESS}),
-            *_unknown("attack", self.attack, {**ATTACKS, "none": None}),
-            *_unknown("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
-            *_unknown("strategy", self.strategy, STRATEGIES),
-            *_unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
-            *_unknown_options(
+            *unknown_name("dataset", self.dataset, {**DATASETS, **FEEDBACK}),
+            *unknown_name("model", self.model, {**MODELS, **STATELESS}),
+            *unknown_name("attack", self.attack, {**ATTACKS, "none": None}),
+            *unknown_name("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
+            *unknown_name("strategy", self.strategy, STRATEGIES),
+            *unknown_options("attack-options", ATTACKS.get(self.attack), self.attack_options),
+            *unknown_options(
                 "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
             ),
-            *_unknown_options("model-options", {**MODELS, **STATELESS}.get(self.model), self.model_options),
-            *_unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
-            *_unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
+            *unknown_options("model-options", {**MODELS, **STATELESS}.get(self.model), self.model_options),
+            *unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
+            *unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
         mistakes += self._mismatches()
         if self.mask_attack != "none" and self.upload != "topk":
@@ -172,8 +241,6 @@ class RunConfig(ClientSettings):
             rounds = getattr(self, name)
             if any(round < 1 for round in rounds) or list(rounds) != sorted(set(rounds)):
                 mistakes.append(f"{name.replace('_', '-')} must be ascending and at least 1, got {rounds}")
-        if self.nodes and self.clients_per_node:
-            mistakes.append("give either nodes or clients-per-node, not both")
         if not mistakes:
             mistakes += [*self._attack_faults(), *self._rule_faults()]
         if mistakes:
@@ -265,11 +332,6 @@ class RunConfig(ClientSettings):
         """F that rules are told if nothing else is said: --byzantine, or its share if few take part."""
         return self.byzantine if self.fraction_train == 1 else self.byzantine / self.clients
 
-    @property
-    def deployed(self) -> bool:
-        """Whether every node is one client, with an id of its own; else the server assigns cohorts."""
-        return self.engine == "deployment"
-
     def make_strategy(self, nodes: int = 1, root_upload: RootUpload | None = None) -> RobustStrategy:
         """Make the strategy, for rounds on at least `nodes` nodes.
 
@@ -332,46 +394,6 @@ class RunConfig(ClientSettings):
         """The part that clients get to see."""
         return ClientSettings(**{name: getattr(self, name) for name in ClientSettings.model_fields})
 
-    # -- names -------------------------------------------------------------------------------------
-
-    def config_hash(self) -> str:
-        """Hash of everything that results depend on, but the seed."""
-        content = {k: v for k, v in self.model_dump().items() if k not in _EXECUTION | {"seed"}}
-        digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=5)
-        return str(digest.hexdigest())
-
-    def run_name(self) -> str:
-        """The run's name: given, or data set, attack and strategy."""
-        return self.name or f"{self.dataset}-{self.attack}-{self.strategy}"
-
-    def folder(self) -> Path:
-        """Where the run's results are: ``<out>/<name>/<config hash>-<seed>``."""
-        return Path(self.out) / self.run_name() / f"{self.config_hash()}-{self.seed}"
-
-    # -- making ------------------------------------------------------------------------------------
-
-    @classmethod
-    def make(cls, options: Mapping[str, Any]) -> Self:
-        """Make a configuration of named options.
-
-        Raises:
-            ConfigError: one line per mistake, naming the option.
-        """
-        unknown = [
-            unknown_text("option", key, cls.model_fields) for key in options if key not in cls.model_fields
-        ]
-        if unknown:
-            raise ConfigError("\n".join(unknown))
-        try:
-            return cls(**options)
-        except ValidationError as error:
-            raise ConfigError("\n".join(_readable(e) for e in error.errors())) from None
-
-    @classmethod
-    def from_flower(cls, run_config: Mapping[str, Any]) -> Self:
-        """Make a configuration of a Flower run config (kebab-case keys)."""
-        return cls.make({key.replace("-", "_"): value for key, value in run_config.items()})
-
 
 def parse_calls(text: str) -> list[tuple[str, dict[str, OptionValue]]]:
     """Parse "bucketing(s=2), nnm" into names and options.
@@ -396,7 +418,8 @@ def _readable(error: Any) -> str:
     return f"{where.replace('_', '-')}: {message} (got {error['input']!r:.60})"
 
 
-def _unknown(option: str, name: str, registry: Collection[str]) -> list[str]:
+def unknown_name(option: str, name: str, registry: Collection[str]) -> list[str]:
+    """The mistake of a name that is not there, if it is one."""
     return [] if name in registry else [unknown_text(option, name, registry)]
 
 
@@ -407,7 +430,7 @@ def unknown_text(what: str, name: str, registry: Collection[str]) -> str:
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
 
 
-def _unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:
+def unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:
     """Parameters that the attack or rule does not have, or that have another type."""
     if owner is None:
         return [f"{option}: there is nothing to give {', '.join(given)} to"] if given else []

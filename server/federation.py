@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from byzflower.server.adversary import Adversary
 from byzflower.server.beginning import beginning
 from byzflower.server.config import RunConfig
 from byzflower.server.diagnostics import principal_plane, vulnerability
+from byzflower.server.item_adversary import ItemAdversary
 from byzflower.server.plots import save_similarity
+from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
+from byzflower.server.tasks import Config
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
+from byzflower.strategies.items import ItemStrategy
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 
@@ -65,32 +70,39 @@ class _CheckpointBudget:
         self.saved_round, self._next = server_round, ended + 20 * (ended - started)
 
 
-class Federation:
+class Federation(ABC):
     """One configured run: strategy, adversary, model and records."""
 
-    def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
+    def __init__(self, config: Config, nodes: int, recorder: Recorder | None = None) -> None:
         """Prepare a run that waits for at least `nodes` nodes."""
         self.config = config
         self.nodes = nodes
         self.recorder = recorder or Recorder(config)
         self.robust: RobustStrategy = config.make_strategy(1 if config.deployed else nodes)
-        attack = config.collusive_attack()
-        self.strategy: Strategy = self.robust
-        masks = config.make_mask_attack()
-        observed = config.diagnostics or config.embed_rounds
-        collusive = attack is not None or masks is not None
-        if collusive or (observed and not isinstance(self.robust, MomentsStrategy)):
-            self.strategy = Adversary(
-                self.robust,
-                attack,
-                mask_attack=masks,
-                byzantine=config.byzantine_ids(),
-                seed=config.seed,
-                diagnostics=config.diagnostics,
-                embed_rounds=config.embed_rounds,
-                assumed=config.byzantine / config.clients,
-            )
-        self.names, self.arrays, self.evaluate = beginning(config)
+        self.strategy: Strategy = self._make_adversary() or self.robust
+        model = self._make_model()
+        self.names = list(model)
+        self.arrays: list[NDArray[Any]] = list(model.values())
+
+    # -- what kinds of federations differ in -----------------------------------------------------------
+
+    @abstractmethod
+    def _make_adversary(self) -> Adversary | None:
+        """The adversary around `robust`, if there is anything for it to do."""
+
+    @abstractmethod
+    def _make_model(self) -> dict[str, NDArray[Any]]:
+        """The initial global model."""
+
+    @abstractmethod
+    def _scores(self, server_round: int, grid: Grid) -> Record:
+        """What the global model scores after a round (0: before the first)."""
+
+    def _observed(self, server_round: int) -> Record:
+        """What is asked for about a round that an adversary cannot see."""
+        return {}
+
+    # -- rounds ----------------------------------------------------------------------------------------
 
     def run(
         self, grid: Grid, on_round: OnRound | None = None, stop: threading.Event | None = None
@@ -113,16 +125,14 @@ class Federation:
             for record in self.recorder.history:
                 on_round(record)
         else:
-            self._record(on_round, {"round": 0, **self.evaluate(self.arrays)})
-        train_config = ConfigRecord({SETTINGS: json.dumps(self.config.client_settings().model_dump())})
-        evaluate_config = ConfigRecord(dict(train_config))
+            self._record(on_round, {"round": 0, **self._scores(0, grid)})
         budget = _CheckpointBudget(done)
         for server_round in range(done + 1, self.config.rounds + 1):
             if stop is not None and stop.is_set():
                 if budget.saved_round < server_round - 1:
                     self._checkpoint(server_round - 1, grid)
                 return Outcome({}, self.recorder, interrupted=True)
-            self._record(on_round, self._round(server_round, grid, train_config, evaluate_config))
+            self._record(on_round, self._round(server_round, grid))
             if budget.allows() and server_round < self.config.rounds:
                 with budget.saving(server_round):
                     self._checkpoint(server_round, grid)
@@ -130,13 +140,23 @@ class Federation:
             save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
-    def _round(
-        self, server_round: int, grid: Grid, train_config: ConfigRecord, evaluate_config: ConfigRecord
-    ) -> Record:
+    def _is_scored(self, server_round: int) -> bool:
+        return server_round % self.config.eval_every == 0 or server_round == self.config.rounds
+
+    def _let_clients_evaluate(self, server_round: int, grid: Grid) -> Record:
+        arrays = array_record(dict(zip(self.names, self.arrays, strict=True)))
+        messages = self.strategy.configure_evaluate(server_round, arrays, self._client_config(), grid)
+        replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
+        return dict(self.strategy.aggregate_evaluate(server_round, replies) or {})
+
+    def _client_config(self) -> ConfigRecord:
+        return ConfigRecord({SETTINGS: json.dumps(self.config.client_settings().model_dump())})
+
+    def _round(self, server_round: int, grid: Grid) -> Record:
         started = time.perf_counter()
         arrays = array_record(dict(zip(self.names, self.arrays, strict=True)))
         self.robust.server_lr = self.config.server_lr_in(server_round)
-        messages = self.strategy.configure_train(server_round, arrays, train_config, grid)
+        messages = self.strategy.configure_train(server_round, arrays, self._client_config(), grid)
         waited = time.perf_counter()
         replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
         answered = time.perf_counter()
@@ -144,22 +164,15 @@ class Federation:
         del replies
         aggregated = time.perf_counter()
         if new_arrays is not None:
-            arrays = new_arrays
-            self.arrays = [array_view(array) for array in arrays.values()]
+            self.arrays = [array_view(array) for array in new_arrays.values()]
         record = self._describe(server_round)
         train = dict(metrics or {})
-        if self.config.evaluate_clients:
-            messages = self.strategy.configure_evaluate(server_round, arrays, evaluate_config, grid)
-            replies = grid.send_and_receive(messages, timeout=self.config.round_timeout)
-            record["clients_evaluate"] = dict(self.strategy.aggregate_evaluate(server_round, replies) or {})
-        if server_round % self.config.eval_every == 0 or server_round == self.config.rounds:
-            record.update(self.evaluate(self.arrays))
+        record.update(self._scores(server_round, grid))
         ended = time.perf_counter()
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
-        if self.config.diagnostics and adversary is not None:
+        if adversary is not None and adversary.diagnostics:
             record["diagnostics"] = adversary.info
-        if isinstance(self.robust, MomentsStrategy):
-            record.update(self._observe_moments(self.robust, server_round))
+        record.update(self._observed(server_round))
         if adversary is not None and adversary.embedding:
             record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
@@ -175,18 +188,6 @@ class Federation:
         }
         record["train"] = train
         return record
-
-    def _observe_moments(self, strategy: MomentsStrategy, server_round: int) -> Record:
-        """What is asked for about a round of moments, which an adversary cannot see."""
-        observed: Record = {}
-        byzantine = self.config.byzantine_ids()
-        if self.config.diagnostics:
-            observed["diagnostics"] = strategy.resilience(set(range(self.config.clients)) - byzantine)
-        if server_round in self.config.embed_rounds and (clients := strategy.last_round.clients):
-            planes = {what: principal_plane(rows) for what, rows in strategy.seen().items()}
-            who = [i for i, client in enumerate(clients) if client in byzantine]
-            observed["planes"] = {**planes, "byzantine": who}
-        return observed
 
     def _describe(self, server_round: int) -> Record:
         """What happened to whom, from the strategy's own record."""
@@ -278,6 +279,87 @@ class Federation:
         if len(replies) < len(messages) or any(reply.has_error() for reply in replies):
             raise RuntimeError("a node did not exchange its clients' state")
         return replies
+
+
+class ServerScoredFederation(Federation):
+    """A run of a `RunConfig`: the server scores the model by itself."""
+
+    config: RunConfig
+
+    def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
+        """Prepare a run that waits for at least `nodes` nodes."""
+        self._beginning = beginning(config)
+        super().__init__(config, nodes, recorder)
+
+    def _make_adversary(self) -> Adversary | None:
+        config, attack = self.config, self.config.collusive_attack()
+        masks = config.make_mask_attack()
+        observed = config.diagnostics or config.embed_rounds
+        watch = observed and not isinstance(self.robust, MomentsStrategy)
+        if attack is None and masks is None and not watch:
+            return None
+        return Adversary(
+            self.robust,
+            attack,
+            mask_attack=masks,
+            byzantine=config.byzantine_ids(),
+            seed=config.seed,
+            diagnostics=config.diagnostics,
+            embed_rounds=config.embed_rounds,
+            assumed=config.byzantine / config.clients,
+        )
+
+    def _make_model(self) -> dict[str, NDArray[Any]]:
+        return self._beginning.arrays
+
+    def _scores(self, server_round: int, grid: Grid) -> Record:
+        scores: Record = {}
+        if self.config.evaluate_clients and server_round > 0:
+            scores["clients_evaluate"] = self._let_clients_evaluate(server_round, grid)
+        if self._is_scored(server_round):
+            scores.update(self._beginning.evaluate(self.arrays))
+        return scores
+
+    def _observed(self, server_round: int) -> Record:
+        observed: Record = {}
+        if not isinstance(self.robust, MomentsStrategy):
+            return observed
+        byzantine = self.config.byzantine_ids()
+        if self.config.diagnostics:
+            observed["diagnostics"] = self.robust.resilience(set(range(self.config.clients)) - byzantine)
+        if server_round in self.config.embed_rounds and (clients := self.robust.last_round.clients):
+            planes = {what: principal_plane(rows) for what, rows in self.robust.seen().items()}
+            who = [i for i, client in enumerate(clients) if client in byzantine]
+            observed["planes"] = {**planes, "byzantine": who}
+        return observed
+
+
+class RecommenderFederation(Federation):
+    """A run of a `RecommendationConfig`: users score the items by themselves, the server gets averages."""
+
+    config: RecommendationConfig
+
+    def _make_adversary(self) -> Adversary | None:
+        config, attack = self.config, self.config.collusive_attack()
+        if attack is None or not isinstance(self.robust, ItemStrategy):
+            return None
+        return ItemAdversary(
+            self.robust, attack, config.byzantine_ids(), config.feedback.train.popularity, config.seed
+        )
+
+    def _make_model(self) -> dict[str, NDArray[Any]]:
+        config = self.config
+        return config.make_model().arrays(config.feedback.train.num_items, config.seed)
+
+    def _scores(self, server_round: int, grid: Grid) -> Record:
+        return self._let_clients_evaluate(server_round, grid) if self._is_scored(server_round) else {}
+
+
+def federation(config: Config, nodes: int, recorder: Recorder | None = None) -> Federation:
+    """The federation of a configuration."""
+    if isinstance(config, RecommendationConfig):
+        return RecommenderFederation(config, nodes, recorder)
+    return ServerScoredFederation(config, nodes, recorder)
 
 
 def _number(value: object) -> float:

@@ -41,7 +41,17 @@ summary { cursor: pointer; }
 """
 
 # What else is shown below the recipe's own metric, where there are numbers of it.
-OTHER_METRICS = ("precision", "recall", "kept", "quarantined", "MB up", "seconds a round")
+OTHER_METRICS = (
+    "HR@5",
+    "nDCG@5",
+    "nDCG@10",
+    "precision",
+    "recall",
+    "kept",
+    "quarantined",
+    "MB up",
+    "seconds a round",
+)
 
 
 def to_html(report: Report) -> str:
@@ -106,11 +116,14 @@ def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
     yield from _folded(
         "How the attack lies among the benign updates", report, panel, report.diagnostics, True
     )
-    yield from _folded("Detection, traffic and time", report, panel, OTHER_METRICS, False)
+    yield from _folded("Other scores, detection, traffic and time", report, panel, OTHER_METRICS, False)
 
 
 def _section(report: Report, panel: dict[str, str], metric: str, drawn: bool = True) -> Iterator[str]:
     table = report.table(metric, panel)
+    if metric != report.recipe.metric and table.uniform is not None:
+        yield f"<p>{escape(table.title)}: {table.uniform} everywhere.</p>"
+        return
     yield f"<h2>{escape(table.title)}</h2>{_table(table, report.recipe.rows)}"
     if drawn and (figure := curves(report, panel, metric)) is not None:
         yield f"<figure class='curves'>{to_svg(figure)}</figure>"

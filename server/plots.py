@@ -15,22 +15,24 @@ from byzflower.server.diagnostics import Similarity
 from byzflower.server.recorder import Record
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of its own: pyplot's global state, and any display, stay untouched."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def plot_accuracy(histories: Mapping[str, Sequence[Record]], path: Path, title: str) -> Path:
-    """Draw test accuracy over rounds, one line per name; returns the picture's path."""
-    figure = _figure(7, 4)
+def plot_accuracy(
+    histories: Mapping[str, Sequence[Record]], path: Path, title: str, metric: str = "accuracy"
+) -> Path:
+    """Draw a score in [0, 1] over rounds, one line per name; returns the picture's path."""
+    figure = new_figure(7, 4)
     axes = figure.add_subplot()
     for name, history in histories.items():
-        scored = [record for record in history if record.get("accuracy") is not None]
-        rounds, scores = [r["round"] for r in scored], [r["accuracy"] for r in scored]
+        scored = [record for record in history if record.get(metric) is not None]
+        rounds, scores = [r["round"] for r in scored], [r[metric] for r in scored]
         axes.plot(rounds, scores, marker="o", markersize=3, label=name)
-    axes.set(xlabel="round", ylabel="test accuracy", ylim=(0, 1), title=title)
+    axes.set(xlabel="round", ylabel=f"test {metric}", ylim=(0, 1), title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -46,7 +48,7 @@ def plot_partition(counts: NDArray[np.int64], path: Path, byzantine: frozenset[i
         path: of the picture.
         byzantine: ids to mark.
     """
-    figure = _figure(min(max(6.0, 0.22 * len(counts)), 50.0), 4)
+    figure = new_figure(min(max(6.0, 0.22 * len(counts)), 50.0), 4)
     axes = figure.add_subplot()
     clients: Any = np.arange(len(counts))
     bottom = np.zeros(len(counts))
@@ -89,7 +91,7 @@ def save_similarity(similarity: Similarity, byzantine: frozenset[int], folder: P
     ids = similarity.clients
     order = sorted(range(len(ids)), key=lambda i: (ids[i] not in byzantine, ids[i]))
     attackers = sum(client in byzantine for client in ids)
-    figure = _figure(10, 4.4)
+    figure = new_figure(10, 4.4)
     for axes, (name, values) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         others = values[~np.eye(len(ids), dtype=bool)]
         image = axes.imshow(

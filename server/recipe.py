@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from byzflower.server.config import ConfigError, RunConfig, unknown_text
+from byzflower.server.config import ConfigError, unknown_text
+from byzflower.server.tasks import Config, make_config
 
 SEED = "seed"
 Scale = Literal["full", "quick"]
@@ -74,6 +75,7 @@ class Recipe(_Strict):
         exclude: combinations (axis -> label) that are left out, each with a ``why``.
         paper: the paper's own numbers: axis -> label, and the metric's value, or a table of it by the
             labels of the columns.
+        tolerance: how far from the paper's number counts as reproduced; 0 to pass no verdict.
         claim: what the results should show.
         quick: the same job in minutes on two cores.
     """
@@ -90,6 +92,7 @@ class Recipe(_Strict):
     cross: dict[str, list[Choice]]
     exclude: list[dict[str, Value]] = []
     paper: list[dict[str, Value | dict[str, float]]] = []
+    tolerance: float = 0.0
     claim: list[Claim] = []
     quick: ScaleSettings | None = None
 
@@ -109,7 +112,7 @@ class Cell(NamedTuple):
     """One run of a recipe: its label on every axis, its configuration, and what is tried in it."""
 
     labels: dict[str, str]
-    config: RunConfig
+    config: Config
     tried: str = ""
 
 
@@ -219,7 +222,7 @@ def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> P
             for _, own in tries:
                 options.update(own)
             try:
-                config = RunConfig.make({key.replace("-", "_"): value for key, value in options.items()})
+                config = make_config({key.replace("-", "_"): value for key, value in options.items()})
             except ConfigError as error:
                 for line in str(error).splitlines():
                     faults.setdefault(line, []).append(", ".join(f"{k}={v}" for k, v in labels.items()))

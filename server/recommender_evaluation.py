@@ -11,6 +11,7 @@ from byzflower.models.ranking import precision_and_recall
 from byzflower.models.stateless import StatelessRecommender
 
 _BATCH_SCALARS = 1 << 23
+RANKS = 5  # Precision@K and Recall@K are recorded up to this K
 
 
 def rank_all_items(
@@ -18,7 +19,7 @@ def rank_all_items(
     train: Interactions,
     test: Interactions,
     users: NDArray[np.int64],
-    top: int = 5,
+    top: int = RANKS,
 ) -> dict[str, float]:
     """Mean Precision@K and Recall@K over users with test items, K = 1..top.
 

@@ -14,13 +14,12 @@ import tomli_w
 import torch
 from numpy.typing import NDArray
 
-from byzflower.server.config import RunConfig
+from byzflower.server.tasks import Config
 
 Record = dict[str, Any]
 # What differs from run to run on the same configuration; kept in rounds.jsonl, left out of result.json.
 _VOLATILE = ("seconds", "wire_bytes")
 # A round that was evaluated has one of these: of a classifier, of a recommender.
-_SCORES = {"accuracy", "precision@1"}
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Checkpoint:
 class Recorder:
     """Writes config.toml, rounds.jsonl, checkpoint.pt, result.json and model.pt of one run."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: Config) -> None:
         """Open (or make) the run's folder."""
         self.config = config
         self.folder = config.folder()
@@ -114,7 +113,7 @@ class Recorder:
     def finish(self, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> Record:
         """Write result.json and model.pt, a state dict for ``torch.load(..., weights_only=True)``."""
         torch.save({n: torch.tensor(a) for n, a in zip(names, arrays, strict=True)}, self.folder / "model.pt")
-        result = summarise(self.history)
+        result = summarise(self.history, self.config.metrics)
         result.update(config=self.config.config_hash(), seed=self.config.seed, model=model_digest(arrays))
         _write_atomically(
             self.folder / "result.json",
@@ -123,18 +122,21 @@ class Recorder:
         return self.result()
 
 
-def summarise(history: Sequence[Record]) -> Record:
-    """What does not depend on the machine: scores over rounds, and how well attackers were told apart."""
+def summarise(history: Sequence[Record], metrics: Sequence[str]) -> Record:
+    """What does not depend on the machine: scores over rounds, and how well attackers were told apart.
+
+    Args:
+        history: records of the rounds.
+        metrics: names of the scores, the one that runs are compared by first.
+    """
+    main = metrics[0]
     stable = [{k: v for k, v in record.items() if k not in _VOLATILE} for record in history]
-    scored = [record for record in stable if _SCORES & record.keys()]
+    scored = [record for record in stable if main in record]
     last = scored[-1] if scored else {}
     return {
-        **{name: value for name, value in last.items() if "@" in name},
         "rounds": history[-1]["round"] if history else 0,
-        "accuracy": last.get("accuracy"),
-        "best_accuracy": max((r["accuracy"] for r in scored if "accuracy" in r), default=None),
-        "top5": last.get("top5"),
-        "loss": last.get("loss"),
+        **{metric: last.get(metric) for metric in metrics},
+        f"best_{main}": max((record[main] for record in scored), default=None),
         "kept": _mean([r["kept"] for r in stable if r.get("kept") is not None]),
         "precision": _mean([r["precision"] for r in stable if r.get("precision") is not None]),
         "recall": _mean([r["recall"] for r in stable if r.get("recall") is not None]),

@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.config import ConfigError
 from byzflower.server.recipe import SEED, Plan, Recipe, Scale, load_plan
 from byzflower.server.runner import ERROR_FILE
+from byzflower.server.tasks import Config, make_config
 
 RECIPE_FILE = "recipe.toml"
 _LESS_IS_BETTER = frozenset(
@@ -32,7 +33,7 @@ class Run:
     """
 
     labels: dict[str, str]
-    config: RunConfig
+    config: Config
     result: dict[str, Any] | None
     error: str = ""
     tried: str = ""
@@ -80,6 +81,7 @@ class Entry:
         best: whether it is the best of its row.
         paper: the paper's value, if known.
         missing: what is there instead of a value.
+        tolerance: how far from the paper's value still agrees with it; 0 to pass no verdict.
         tried: which try the value is of, if there were several.
     """
 
@@ -87,12 +89,21 @@ class Entry:
     best: bool = False
     paper: float | None = None
     missing: str = "-"
+    tolerance: float = 0.0
     tried: str = ""
 
     @property
     def difference(self) -> float | None:
         """Ours minus the paper's."""
         return None if self.value is None or self.paper is None else self.value.mean - self.paper
+
+    @property
+    def verdict(self) -> str:
+        """Whether ours agrees with the paper's, in words; empty where there is nothing to judge."""
+        if self.difference is None or not self.tolerance:
+            return ""
+        within = abs(self.difference) <= self.tolerance + 1e-9
+        return f"{'within' if within else 'beyond'} {self.tolerance:g}"
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,12 @@ class Table:
     def is_empty(self) -> bool:
         """Whether no entry has a value."""
         return all(entry.value is None for entry in self.entries.values())
+
+    @property
+    def uniform(self) -> str | None:
+        """The one value that every entry has, if there are several entries and they all have it."""
+        values = {entry.value and str(entry.value) for entry in self.entries.values()}
+        return values.pop() if len(values) == 1 and len(self.entries) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -192,7 +209,9 @@ class Report:
         values = [value for run in runs if (value := run.value(metric)) is not None]
         paper = self._paper(labels) if metric == self.recipe.metric else None
         if values:
-            return Entry(Statistic.of(values), paper=paper, tried=runs[0].tried)
+            return Entry(
+                Statistic.of(values), paper=paper, tolerance=self.recipe.tolerance, tried=runs[0].tried
+            )
         waiting = any(run.result is None for run in runs)
         missing = "failed" if any(run.error for run in runs) else "…" if waiting else "-"
         return Entry(None, paper=paper, missing=missing)
@@ -209,8 +228,8 @@ def _mark_best(
     keys: Sequence[tuple[str, str]], entries: dict[tuple[str, str], Entry], less_is_better: bool
 ) -> None:
     means = {key: own.value.mean for key in keys if (own := entries[key]).value is not None}
-    if len(means) < 2:
-        return
+    if len({f"{mean:.3f}" for mean in means.values()}) < 2:
+        return  # nothing to choose from
     best = min(means.values()) if less_is_better else max(means.values())
     for key, mean in means.items():
         if f"{mean:.3f}" == f"{best:.3f}":
@@ -248,14 +267,14 @@ def _grid_report(folder: Path) -> Report:
     return Report(name, plan.recipe, plan.axes, runs, plan.note)
 
 
-def _read_run(folder: Path) -> tuple[RunConfig, dict[str, Any] | None, str]:
+def _read_run(folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
     import tomllib
 
-    config = RunConfig.make(tomllib.loads((folder / "config.toml").read_text()))
+    config = make_config(tomllib.loads((folder / "config.toml").read_text()))
     return config, *_outcome(folder)
 
 
-def _loose_report(name: str, runs: Sequence[tuple[RunConfig, dict[str, Any] | None, str]]) -> Report:
+def _loose_report(name: str, runs: Sequence[tuple[Config, dict[str, Any] | None, str]]) -> Report:
     """Lay out single runs by attack and strategy, and by whatever else differs between them."""
     dumps = [{k: str(v) for k, v in config.model_dump().items()} for config, _, _ in runs]
     ignored = {"out", "name", "engine", "nodes", "clients_per_node", "attack", "strategy", SEED}

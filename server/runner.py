@@ -14,9 +14,9 @@ from enum import StrEnum
 from queue import Empty
 from typing import Any, Protocol
 
-from byzflower.server.config import RunConfig
 from byzflower.server.recipe import Cell
 from byzflower.server.simulation import simulate
+from byzflower.server.tasks import Config, make_config
 
 ERROR_FILE = "error.txt"
 
@@ -38,14 +38,14 @@ class Progress:
     Attributes:
         state: what it is doing.
         round: last finished round.
-        accuracy: last known test accuracy.
+        score: last known score, of the metric that its task is judged by.
         seconds: time spent on it by now.
         error: the last line of what went wrong.
     """
 
     state: State = State.WAITING
     round: int = 0
-    accuracy: float | None = None
+    score: float | None = None
     seconds: float = 0.0
     error: str = ""
 
@@ -57,7 +57,7 @@ class Watcher(Protocol):
         """Show it."""
 
 
-def is_done(config: RunConfig) -> bool:
+def is_done(config: Config) -> bool:
     """Whether a run has finished before."""
     return (config.folder() / "result.json").is_file()
 
@@ -94,13 +94,13 @@ def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher | None = None) 
 
 def _run_cell(index: int, options: dict[str, Any], news: Any) -> str:
     """In a worker: run one cell and send news of its rounds; returns its state."""
-    config = RunConfig(**options)
+    config = make_config(options)
     started = time.monotonic()
     folder = config.folder()
     (folder / ERROR_FILE).unlink(missing_ok=True)
 
     def on_round(record: dict[str, Any]) -> None:
-        news.put((index, record["round"], record.get("accuracy"), time.monotonic() - started))
+        news.put((index, record["round"], record.get(config.metrics[0]), time.monotonic() - started))
 
     news.put((index, 0, None, 0.0))
     try:
@@ -124,12 +124,12 @@ def _prepare_worker() -> None:
 def _read_news(news: Any, progress: Sequence[Progress]) -> None:
     while True:
         try:
-            index, server_round, accuracy, seconds = news.get_nowait()
+            index, server_round, score, seconds = news.get_nowait()
         except Empty:
             return
         own = progress[index]
         own.state, own.round, own.seconds = State.RUNNING, server_round, seconds
-        own.accuracy = own.accuracy if accuracy is None else accuracy
+        own.score = own.score if score is None else score
 
 
 def _conclude(future: "Future[str]", own: Progress) -> None:

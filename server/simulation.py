@@ -16,15 +16,16 @@ from flwr.server import Grid
 from flwr.serverapp import ServerApp
 
 from byzflower.clients.app import app as client_app
-from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.federation import Federation, OnRound, Outcome
+from byzflower.server.config import ConfigError
+from byzflower.server.federation import OnRound, Outcome, federation
 from byzflower.server.inline import InlineGrid
 from byzflower.server.recorder import Recorder
+from byzflower.server.tasks import Config
 from byzflower.threads import one_thread
 from byzflower.uploads.flower_compat import run_on_ray
 
 
-def simulate(config: RunConfig, on_round: OnRound | None = None, *, fresh: bool = False) -> Outcome:
+def simulate(config: Config, on_round: OnRound | None = None, *, fresh: bool = False) -> Outcome:
     """Run a configuration; a finished run is not repeated, an interrupted one goes on.
 
     Ctrl-C lets the round in progress end, then stops; a second one ends the process.
@@ -51,21 +52,21 @@ def simulate(config: RunConfig, on_round: OnRound | None = None, *, fresh: bool 
 
 
 def _simulate_inline(
-    config: RunConfig, recorder: Recorder, on_round: OnRound | None, stop: threading.Event
+    config: Config, recorder: Recorder, on_round: OnRound | None, stop: threading.Event
 ) -> Outcome:
     nodes = node_count(config, os.cpu_count() or 1)
     grid = InlineGrid(client_app, nodes)
     gc.freeze()  # or the collector walks through all imported modules again and again
     try:
         with one_thread():
-            return Federation(config, nodes, recorder).run(grid, on_round, stop)
+            return federation(config, nodes, recorder).run(grid, on_round, stop)
     finally:
         gc.unfreeze()
         grid.close()
 
 
 def _simulate_on_ray(
-    config: RunConfig, recorder: Recorder, on_round: OnRound | None, stop: threading.Event
+    config: Config, recorder: Recorder, on_round: OnRound | None, stop: threading.Event
 ) -> Outcome:
     cpus, gpus = _connect(config)
     nodes = node_count(config, max(1, int(cpus / config.num_cpus)))
@@ -80,7 +81,7 @@ def _simulate_on_ray(
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            ended.append(Federation(config, nodes, recorder).run(grid, on_round, stop))
+            ended.append(federation(config, nodes, recorder).run(grid, on_round, stop))
         except Exception as error:
             ended.append(error)
 
@@ -93,14 +94,14 @@ def _simulate_on_ray(
     return outcome
 
 
-def node_count(config: RunConfig, workers: int) -> int:
+def node_count(config: Config, workers: int) -> int:
     """Virtual nodes to start: as asked, else one per worker, never more than clients."""
     if config.clients_per_node:
         return -(-config.clients // config.clients_per_node)
     return min(config.nodes or workers, config.clients)
 
 
-def gpus_per_node(config: RunConfig, nodes: int, gpus: float) -> float:
+def gpus_per_node(config: Config, nodes: int, gpus: float) -> float:
     """Share of a GPU that a node gets; by default all nodes share what there is.
 
     Raises:
@@ -115,7 +116,7 @@ def gpus_per_node(config: RunConfig, nodes: int, gpus: float) -> float:
     return config.num_gpus
 
 
-def _connect(config: RunConfig) -> tuple[float, float]:
+def _connect(config: Config) -> tuple[float, float]:
     """CPUs and GPUs of the machine, or of the Ray cluster that was named.
 
     Raises:

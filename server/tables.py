@@ -55,7 +55,8 @@ def paper_text(entry: Entry) -> str:
     if entry.paper is None:
         return ""
     difference = "" if entry.difference is None else f", {entry.difference:+.3f}"
-    return f" (paper {entry.paper:.3f}{difference})"
+    verdict = f", {entry.verdict}" if entry.verdict else ""
+    return f" (paper {entry.paper:.3f}{difference}{verdict})"
 
 
 def _pipe_safe(text: str) -> str:

@@ -496,7 +496,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self._count_skips(record)
         return row
 
-    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> "Stacked":
+    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> Any:
+        """Bring uploads into the order of their clients' ids and say which are not finite."""
         return stack(uploads, None if self.upload == "gradient" else self._global, layout)
 
     def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:

@@ -109,7 +109,7 @@ def test_a_stopped_run_goes_on_with_the_same_result(options, tmp_path):
 def interrupted(config, stop_at):
     """Run until a round ends, as Ctrl-C would."""
     from byzflower.clients.app import app
-    from byzflower.server.federation import Federation
+    from byzflower.server.federation import federation
     from byzflower.server.inline import InlineGrid
     from byzflower.server.recorder import Recorder
     from byzflower.server.simulation import node_count
@@ -123,7 +123,7 @@ def interrupted(config, stop_at):
             stop.set()
 
     try:
-        return Federation(config, nodes, Recorder(config)).run(grid, on_round, stop)
+        return federation(config, nodes, Recorder(config)).run(grid, on_round, stop)
     finally:
         grid.close()
 

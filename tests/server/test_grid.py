@@ -145,7 +145,7 @@ def test_processes_report_their_progress(tmp_path):
     progress = run_cells(plan.cells[:2], 1, Watcher())
     assert [own.state for own in progress] == [State.DONE, State.DONE]
     assert max(seen) == 3
-    assert all(0 <= own.accuracy <= 1 for own in progress)
+    assert all(0 <= own.score <= 1 for own in progress)
 
 
 def test_the_report_has_means_best_values_and_the_papers(finished):

@@ -1,0 +1,42 @@
+"""Rules for recommenders: every item's rows are an aggregation of their own."""
+
+from byzflower.strategies.items.base import ItemResult, ItemStrategy
+from byzflower.strategies.items.centered_clipping import ItemCenteredClipping, item_centered_clipping
+from byzflower.strategies.items.krum import ItemKrum
+from byzflower.strategies.items.mean import ItemMean
+from byzflower.strategies.items.median import ItemMedian
+from byzflower.strategies.items.multi_krum import ItemMultiKrum
+from byzflower.strategies.items.norm import ItemNorm, item_norm_clipping
+from byzflower.strategies.items.rfa import ItemRFA, item_geometric_median
+from byzflower.strategies.items.rows import ItemRows
+from byzflower.strategies.items.trimmed_mean import ItemTrimmedMean, item_trimmed_mean
+
+ITEM_STRATEGIES: dict[str, type[ItemStrategy]] = {
+    "centeredclipping": ItemCenteredClipping,
+    "krum": ItemKrum,
+    "mean": ItemMean,
+    "median": ItemMedian,
+    "multikrum": ItemMultiKrum,
+    "norm": ItemNorm,
+    "rfa": ItemRFA,
+    "trimmedmean": ItemTrimmedMean,
+}
+
+__all__ = [
+    "ITEM_STRATEGIES",
+    "ItemCenteredClipping",
+    "ItemKrum",
+    "ItemMean",
+    "ItemMedian",
+    "ItemMultiKrum",
+    "ItemNorm",
+    "ItemRFA",
+    "ItemResult",
+    "ItemRows",
+    "ItemStrategy",
+    "ItemTrimmedMean",
+    "item_centered_clipping",
+    "item_geometric_median",
+    "item_norm_clipping",
+    "item_trimmed_mean",
+]
