@@ -35,15 +35,17 @@ def _profiles(dataset: str, data: str, seed: int, users: tuple[int, ...]) -> Pro
     """The pairs of users of the data set: a negative item for each positive one, drawn once."""
     feedback = load_feedback(dataset, data)
     positives = [feedback.of(user) for user in users]
-    return Profiles.of(
-        positives, [_negatives(feedback, own, seed, u) for u, own in zip(users, positives, strict=True)]
-    )
+    negatives = [
+        _negatives(feedback.num_items, feedback.touched(user), len(own), seed, user)
+        for user, own in zip(users, positives, strict=True)
+    ]
+    return Profiles.of(positives, negatives)
 
 
-def _negatives(feedback: Feedback, positives: Indices, seed: int, user: int) -> Indices:
-    """As many items, with repetition, uniform over those that the user does not train on."""
-    others = np.setdiff1d(np.arange(feedback.num_items), positives, assume_unique=True)
-    return numpy_generator(seed, "negatives", client=user).choice(others, len(positives))
+def _negatives(num_items: int, touched: Indices, count: int, seed: int, user: int) -> Indices:
+    """Items, with repetition, uniform over those that the user never touched: not the held-out one either."""
+    others = np.setdiff1d(np.arange(num_items), touched, assume_unique=True)
+    return numpy_generator(seed, "negatives", client=user).choice(others, count)
 
 
 @lru_cache(maxsize=8)
@@ -66,7 +68,7 @@ def _made_up(dataset: str, data: str, seed: int, user: int) -> tuple[Indices, In
     share = feedback.popularity / feedback.popularity.sum()
     random = numpy_generator(seed, "made-up-user", client=user)
     items = random.choice(feedback.num_items, min(size, int((share > 0).sum())), replace=False, p=share)
-    return items, _negatives(feedback, np.sort(items), seed, user)
+    return items, _negatives(feedback.num_items, items, len(items), seed, user)
 
 
 # -- training ------------------------------------------------------------------------------------------

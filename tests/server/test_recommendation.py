@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from byzflower.attacks.items import ITEM_ATTACKS
+from byzflower.clients.recommender import _profiles
+from byzflower.datasets.recsys import load_feedback
 from byzflower.server.config import ConfigError
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import config_from_flower, make_config
@@ -121,6 +123,17 @@ def test_spattack_stops_a_mean_where_it_began(tmp_path):
     start, clean = items_after(tmp_path, attack="none", strategy="mean")
     _, attacked = items_after(tmp_path, attack="spattack-o-d", strategy="mean")
     assert np.abs(attacked - start).max() < 1e-6 * np.abs(clean - start).max()
+
+
+def test_negatives_are_items_that_the_user_never_touched():
+    feedback = load_feedback("synthetic-small")
+    users = tuple(range(feedback.num_users))
+    profiles = _profiles("synthetic-small", "", 1, users)
+    for user in users:
+        own = slice(*profiles.splits[user : user + 2].tolist())
+        others = np.setdiff1d(profiles.items[own], feedback.of(user))
+        assert 0 < len(others) <= len(feedback.of(user))
+        assert feedback.test[user] not in others
 
 
 def test_a_table_that_never_moved_ranks_by_chance(tmp_path):
