@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from byzflower.attacks.items import ProfileAttack
 from byzflower.clients.recommender_settings import RecommenderSettings, leave_one_out
-from byzflower.datasets.interactions import Interactions
 from byzflower.models.profiles import Profiles
 from byzflower.models.ranking import hits_and_gains
 from byzflower.randomness import numpy_generator
@@ -34,28 +33,30 @@ Indices = NDArray[np.int64]
 @lru_cache(maxsize=8)
 def _profiles(dataset: str, data: str, seed: int, users: tuple[int, ...]) -> Profiles:
     """The pairs of users of the data set: a negative item for each positive one, drawn once."""
-    train = leave_one_out(dataset, data).train
-    positives = [train.of(user) for user in users]
-    return Profiles.of(
-        positives, [_negatives(train, own, seed, u) for u, own in zip(users, positives, strict=True)]
-    )
+    split = leave_one_out(dataset, data)
+    positives = [split.train.of(user) for user in users]
+    negatives = [
+        _negatives(split.train.num_items, split.touched(user), len(own), seed, user)
+        for user, own in zip(users, positives, strict=True)
+    ]
+    return Profiles.of(positives, negatives)
 
 
-def _negatives(train: Interactions, positives: NDArray[np.integer], seed: int, user: int) -> Indices:
-    """As many items, with repetition, uniform over those that the user does not train on."""
-    others = np.setdiff1d(np.arange(train.num_items), positives, assume_unique=True)
-    return numpy_generator(seed, "negatives", client=user).choice(others, len(positives))
+def _negatives(num_items: int, touched: NDArray[np.integer], count: int, seed: int, user: int) -> Indices:
+    """Items, with repetition, uniform over those that the user never touched: not the held-out one either."""
+    others = np.setdiff1d(np.arange(num_items), touched, assume_unique=True)
+    return numpy_generator(seed, "negatives", client=user).choice(others, count)
 
 
 @lru_cache(maxsize=8)
 def _candidates(dataset: str, data: str, seed: int, count: int, users: tuple[int, ...]) -> Indices:
     """(k, 1 + count): each user's held-out item, then items that it never touched, distinct."""
-    train, test = leave_one_out(dataset, data)
+    split = leave_one_out(dataset, data)
     table = np.empty((len(users), 1 + count), np.int64)
     for row, user in zip(table, users, strict=True):
-        touched = np.union1d(train.of(user), test.of(user))
-        others = np.setdiff1d(np.arange(train.num_items), touched, assume_unique=True)
-        row[:1] = test.of(user)
+        items = np.arange(split.train.num_items)
+        others = np.setdiff1d(items, split.touched(user), assume_unique=True)
+        row[:1] = split.test.of(user)
         row[1:] = numpy_generator(seed, "candidates", client=user).choice(others, count, replace=False)
     return table
 
@@ -68,7 +69,7 @@ def _made_up(dataset: str, data: str, seed: int, user: int) -> tuple[Indices, In
     share = train.popularity / train.popularity.sum()
     random = numpy_generator(seed, "made-up-user", client=user)
     items = random.choice(train.num_items, min(size, int((share > 0).sum())), replace=False, p=share)
-    return items, _negatives(train, np.sort(items), seed, user)
+    return items, _negatives(train.num_items, items, len(items), seed, user)
 
 
 # -- training ------------------------------------------------------------------------------------------

@@ -35,6 +35,14 @@ def parse_options(value: object) -> dict[str, OptionValue]:
     return options
 
 
+def options_of(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a Flower run config, whose keys are in kebab-case.
+
+    An app must list all options; those that are empty there have the default of the task.
+    """
+    return {key.replace("-", "_"): value for key, value in run_config.items() if value != ""}
+
+
 def _parse_value(text: str) -> OptionValue:
     words: dict[str, OptionValue] = {"true": True, "false": False, "none": None}
     if text.lower() in words:
@@ -69,9 +77,8 @@ class RunSettings(BaseModel):
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
-        """Take the known keys of a Flower run config (kebab-case)."""
-        known = {k.replace("-", "_"): v for k, v in run_config.items()}
-        return cls(**{k: v for k, v in known.items() if k in cls.model_fields})
+        """Take the known keys of a Flower run config; see `options_of`."""
+        return cls(**{k: v for k, v in options_of(run_config).items() if k in cls.model_fields})
 
 
 class ClientSettings(RunSettings):

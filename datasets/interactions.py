@@ -148,6 +148,10 @@ class Split(NamedTuple):
     train: Interactions
     test: Interactions
 
+    def touched(self, user: int) -> NDArray[np.int32]:
+        """All items of a user, ascending."""
+        return np.union1d(self.train.of(user), self.test.of(user))
+
 
 def _places(order: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where each index is in a permutation."""

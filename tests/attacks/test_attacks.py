@@ -16,6 +16,7 @@ from byzflower.attacks import (
     ALIE,
     ATTACKS,
     IPM,
+    MASK_ATTACKS,
     STRIKE,
     Attack,
     BitFlip,
@@ -24,6 +25,7 @@ from byzflower.attacks import (
     Knowledge,
     LabelFlip,
     LocalAttack,
+    MaskAttack,
     alie,
     bit_flip,
     flip_labels,
@@ -238,9 +240,9 @@ def test_what_an_attack_is_shown_stays_as_it_was(name, m):
 def test_every_attack_is_registered_described_and_needs_no_arguments():
     exported = {getattr(attacks, name) for name in attacks.__all__ if inspect.isclass(getattr(attacks, name))}
     concrete = {cls for cls in exported if issubclass(cls, Attack)}
-    concrete -= {Attack, CollusiveAttack, DataAttack, LocalAttack}
-    assert set(ATTACKS.values()) == concrete
-    for name, cls in ATTACKS.items():
+    concrete -= {Attack, CollusiveAttack, DataAttack, LocalAttack, MaskAttack}
+    assert {*ATTACKS.values(), *MASK_ATTACKS.values()} == concrete
+    for name, cls in {**ATTACKS, **MASK_ATTACKS}.items():
         assert name == cls.__name__.lower()
         summary = str(cls.__doc__).splitlines()[0]
         assert summary.endswith(".")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from byzflower.datasets import Interactions
+from byzflower.datasets import Interactions, Split
 
 
 def table(rows, num_items=10):
@@ -50,6 +50,7 @@ def test_the_latest_interaction_is_held_out():
     # User 0's second 5 does not count; at equal times the last in the file; a single item is kept.
     assert [train.of(u).tolist() for u in range(3)] == [[2, 5], [5], [2]]
     assert [test.of(u).tolist() for u in range(3)] == [[4], [3], []]
+    assert [Split(train, test).touched(u).tolist() for u in range(3)] == [[2, 4, 5], [3, 5], [2]]
 
 
 def test_without_times_a_seeded_random_one_is_held_out():

@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzflower.attacks import ALIE, IPM, Knowledge
+from byzflower.clients.recommender_settings import RecommenderSettings
 from byzflower.clients.settings import ClientSettings, parse_options
 from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.recommendation import RecommendationConfig
+from byzflower.server.tasks import config_from_flower
 from byzflower.strategies import Bucketing, Clip, NearestNeighborMixing
 
 REPOSITORY = Path(__file__).parents[2]
@@ -262,12 +265,19 @@ def test_flowers_run_config_has_the_same_names_and_defaults():
     given_config = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["flwr"]["app"]["config"]
     names = {key.replace("-", "_") for key in given_config}
     assert all("_" not in key for key in given_config)
-    assert names <= RunConfig.model_fields.keys()
+    fields = RunConfig.model_fields.keys() | RecommendationConfig.model_fields.keys()
+    assert names <= fields
     # Flower lets users override only what is listed; engines' resources are Flower's business here.
     engine = {"clients_per_node", "num_cpus", "num_gpus", "ray_address"}
-    assert RunConfig.model_fields.keys() - names == engine
-    config = RunConfig.from_flower(given_config)
+    assert fields - names == engine
+    config = config_from_flower(given_config)
     assert config == RunConfig()
+    other = config_from_flower({**given_config, "task": "recommendation"})
+    assert other == RecommendationConfig()
+    assert (
+        RecommenderSettings.from_run_config({**given_config, "task": "recommendation"})
+        == other.client_settings()
+    )
     settings = ClientSettings.from_run_config(given_config)
     assert settings == config.client_settings()
 

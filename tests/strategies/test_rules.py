@@ -37,8 +37,6 @@ from byzflower.strategies import (
     trimmed_mean,
 )
 
-pytestmark = pytest.mark.compat
-
 
 def two_layers(d):
     return [slice(0, d // 3), slice(d // 3, d)] if d >= 3 else [slice(0, d)]

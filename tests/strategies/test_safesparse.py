@@ -13,8 +13,6 @@ from byzflower.strategies.packs import mean_of_contributors, over_contributors
 from byzflower.strategies.rows import TooFewClients
 from byzflower.strategies.safesparse import clip_scales, jaccard, sign_cosines
 
-pytestmark = pytest.mark.compat
-
 
 def slow_jaccard(a, b):
     both = sum(x and y for x, y in zip(a, b, strict=True))
