@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
-from byzflower.datasets import Dataset, load_dataset, make_partition, partition_natural
+from byzflower.datasets import FEEDBACK, Dataset, load_dataset, make_partition, partition_natural
 from byzflower.randomness import numpy_generator
 
 OptionValue = bool | int | float | str | None
@@ -33,6 +33,14 @@ def parse_options(value: object) -> dict[str, OptionValue]:
             raise ValueError(f"{pair!r} is not of the form name=value")
         options[name] = _parse_value(text)
     return options
+
+
+def options_of(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a Flower run config, whose keys are in kebab-case.
+
+    An app must list all options; those that are empty there have the default of the task.
+    """
+    return {key.replace("-", "_"): value for key, value in run_config.items() if value != ""}
 
 
 def _parse_value(text: str) -> OptionValue:
@@ -69,9 +77,8 @@ class RunSettings(BaseModel):
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
-        """Take the known keys of a Flower run config (kebab-case)."""
-        known = {k.replace("-", "_"): v for k, v in run_config.items()}
-        return cls(**{k: v for k, v in known.items() if k in cls.model_fields})
+        """Take the known keys of a Flower run config; see `options_of`."""
+        return cls(**{k: v for k, v in options_of(run_config).items() if k in cls.model_fields})
 
 
 class ClientSettings(RunSettings):
@@ -105,6 +112,9 @@ class ClientSettings(RunSettings):
     upload_options: dict[str, OptionValue] = Field(
         {}, description="of topk: ratio, importance (update or parameter), residual, half"
     )
+    negatives: int = Field(
+        1, ge=1, description="recommenders: unrated items that each rated one is compared with"
+    )
     local_momentum: float = Field(
         0.0,
         ge=0,
@@ -121,6 +131,11 @@ class ClientSettings(RunSettings):
     def clients_remember(self) -> bool:
         """Whether clients keep something from round to round, which must be saved with the model."""
         return self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+
+    @property
+    def recommends(self) -> bool:
+        """Whether clients are users of a recommender, by the data set."""
+        return self.dataset in FEEDBACK
 
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""

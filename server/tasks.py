@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from byzflower.clients.settings import options_of
 from byzflower.server.config import ConfigError, RunConfig, unknown_text
 from byzflower.server.recommendation import RecommendationConfig
 
@@ -27,15 +28,14 @@ def make_config(options: Mapping[str, Any]) -> Config:
 
 
 def config_from_flower(run_config: Mapping[str, Any]) -> Config:
-    """Make a configuration of a Flower run config (kebab-case keys).
+    """Make a configuration of a Flower run config; see `options_of`.
 
-    An app lists the options of all tasks with their defaults; those that the task does not have are of no
-    account.
+    An app lists the options of all tasks; those that this one does not have are of no account.
 
     Raises:
         ConfigError: see `make_config`.
     """
-    options = {key.replace("-", "_"): value for key, value in run_config.items()}
+    options = options_of(run_config)
     kind = TASKS.get(str(options.get("task", CLASSIFICATION)), RunConfig)
     others = {name for other in TASKS.values() for name in other.model_fields} - set(kind.model_fields)
     return make_config({k: v for k, v in options.items() if k == "task" or k not in others})

@@ -174,7 +174,7 @@ def test_an_interrupted_run_remembers_residuals(tmp_path):
     import threading
 
     from byzflower.clients.app import app
-    from byzflower.server.federation import Federation
+    from byzflower.server.federation import federation
 
     config = RunConfig.make(
         {**SMALL, "upload_options": "residual=true,ratio=0.2", "out": str(tmp_path / "a")}
@@ -185,7 +185,7 @@ def test_an_interrupted_run_remembers_residuals(tmp_path):
     )
     stop = threading.Event()
     grid = InlineGrid(app, 2)
-    outcome = Federation(config, 2).run(
+    outcome = federation(config, 2).run(
         grid, lambda record: stop.set() if record["round"] == 1 else None, stop
     )
     grid.close()

@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from byzflower.attacks.items import ITEM_ATTACKS
+from byzflower.clients.recommender import _profiles
+from byzflower.datasets.recsys import load_feedback
 from byzflower.server.config import ConfigError
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import config_from_flower, make_config
@@ -52,9 +55,11 @@ def test_it_is_so_for_any_model_privacy_and_attack(attack, options, tmp_path):
 
 
 @pytest.mark.ray
-def test_ray_gives_the_same_bits(tmp_path):
-    reference = run(tmp_path / "inline", strategy="median")
-    assert run(tmp_path / "ray", strategy="median", engine="ray", num_cpus=0.5, nodes=2) == reference
+@pytest.mark.parametrize("strategy", ["mean", "median"])
+def test_ray_gives_the_same_bits(strategy, tmp_path):
+    reference = run(tmp_path / "inline", strategy=strategy)
+    assert one_each(tmp_path / "one", strategy=strategy) == reference
+    assert run(tmp_path / "ray", strategy=strategy, engine="ray", num_cpus=0.5, nodes=2) == reference
 
 
 @pytest.mark.parametrize("attack", sorted(ITEM_ATTACKS))
@@ -104,6 +109,42 @@ def test_what_is_learned_is_lost_to_spattack_and_kept_without(tmp_path):
         run(tmp_path / attack, attack=attack, **options)["HR@10"] for attack in ("none", "spattack-o-d")
     )
     assert clean > attacked + 0.1
+
+
+def items_after(folder, **options):
+    config = make_config({**JOB, "nodes": 1, **options, "out": str(folder)})
+    outcome = simulate(config)
+    initial = config.make_model().arrays(config.feedback.num_items, config.seed)
+    saved = torch.load(outcome.recorder.folder / "model.pt", weights_only=True)
+    return initial["items"], saved["items"].numpy()
+
+
+def test_spattack_stops_a_mean_where_it_began(tmp_path):
+    start, clean = items_after(tmp_path, attack="none", strategy="mean")
+    _, attacked = items_after(tmp_path, attack="spattack-o-d", strategy="mean")
+    assert np.abs(attacked - start).max() < 1e-6 * np.abs(clean - start).max()
+
+
+def test_negatives_are_items_that_the_user_never_touched():
+    feedback = load_feedback("synthetic-small")
+    users = tuple(range(feedback.num_users))
+    profiles = _profiles("synthetic-small", "", 1, users)
+    for user in users:
+        own = slice(*profiles.splits[user : user + 2].tolist())
+        others = np.setdiff1d(profiles.items[own], feedback.of(user))
+        assert 0 < len(others) <= len(feedback.of(user))
+        assert feedback.test[user] not in others
+
+
+def test_a_table_that_never_moved_ranks_by_chance(tmp_path):
+    # Users see the same random table: one seed says little, the mean of some is 10 of the 1 + 100 candidates.
+    options = {"dataset": "synthetic", "candidates": 100, "rounds": 20, "eval_every": 20, "lr": 0.01}
+    scores = [
+        run(tmp_path, attack="spattack-o-d", strategy="mean", seed=seed, **options)["HR@10"]
+        for seed in range(1, 9)
+    ]
+    assert abs(np.mean(scores) - 10 / 101) < 4 * np.std(scores, ddof=1) / np.sqrt(len(scores))
+    assert np.std(scores) < 0.05
 
 
 def test_the_server_never_sees_a_user(tmp_path):
