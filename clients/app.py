@@ -154,7 +154,7 @@ def _answer_users(
     if isinstance(settings, RecommenderSettings):
         return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
     if training and settings.recommends:
-        return fit_users(clients, settings, list(arrays.values()), dict(config.items()))
+        return fit_users(clients, settings, list(arrays.values()), dict(config))
     return None
 
 

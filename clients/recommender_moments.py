@@ -98,7 +98,7 @@ def fit_users(
     clients: Sequence[int],
     settings: ClientSettings,
     parameters: NDArrays,
-    config: Mapping[str, Scalar],
+    config: Mapping[str, Any],
 ) -> RecordDict:
     """Train many users at once and answer with one message; the same bits as one by one."""
     upload, layout = train_users(clients, settings, parameters, config)
@@ -106,7 +106,7 @@ def fit_users(
 
 
 def train_users(
-    clients: Sequence[int], settings: ClientSettings, parameters: NDArrays, config: Mapping[str, Scalar]
+    clients: Sequence[int], settings: ClientSettings, parameters: NDArrays, config: Mapping[str, Any]
 ) -> tuple[MomentsUpload, Layout]:
     """One step of each user, Byzantine ones included.
 

@@ -32,7 +32,9 @@ class Profiles:
     negative: Indices
 
     @classmethod
-    def of(cls, positives: Sequence[Indices], negatives: Sequence[Indices]) -> "Profiles":
+    def of(
+        cls, positives: Sequence[NDArray[np.integer]], negatives: Sequence[NDArray[np.integer]]
+    ) -> "Profiles":
         """Pair the users' positive items with as many negative ones (which may repeat)."""
         sizes = np.array([len(own) for own in positives], np.int64)
         owner = np.repeat(np.arange(len(sizes)), sizes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -208,7 +209,7 @@ def _list() -> None:
         table = Table(title=kind, title_justify="left", show_header=False, box=None)
         for name in sorted(registry):
             summary = (inspect.getdoc(registry[name]) or "").splitlines()[0]
-            table.add_row(f"[bold]{name}[/bold]", summary)
+            table.add_row(f"[bold]{name}[/bold]", escape(summary))
         console.print(table)
 
 
