@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from byzflower.attacks.items import ProfileAttack
 from byzflower.clients.recommender_settings import RecommenderSettings
-from byzflower.datasets.recsys import Feedback, load_feedback
+from byzflower.datasets.recsys import load_feedback
 from byzflower.models.profiles import Profiles
 from byzflower.randomness import numpy_generator
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
