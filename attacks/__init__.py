@@ -13,11 +13,13 @@ from byzflower.attacks.base import (
     TensorColumns,
 )
 from byzflower.attacks.bit_flip import BitFlip, bit_flip
+from byzflower.attacks.camouflage import Camouflage, camouflage
 from byzflower.attacks.fang_krum import FangKrum, fang_krum
 from byzflower.attacks.fang_scale import FangScale
 from byzflower.attacks.fang_trimmed_mean import FangTrimmedMean, fang_trimmed_mean
 from byzflower.attacks.gaussian import Gaussian
 from byzflower.attacks.gaussian_noise import GaussianNoise, random_model
+from byzflower.attacks.gradient_ascent import GradientAscent
 from byzflower.attacks.index_poisoning import IndexPoisoning, head_packs, rarest_first
 from byzflower.attacks.ipm import IPM, ipm
 from byzflower.attacks.label_flip import LabelFlip, flip_labels
@@ -38,11 +40,13 @@ ATTACKS: dict[str, type[Attack]] = {
     "additivenoise": AdditiveNoise,
     "alie": ALIE,
     "bitflip": BitFlip,
+    "camouflage": Camouflage,
     "fangkrum": FangKrum,
     "fangscale": FangScale,
     "fangtrimmedmean": FangTrimmedMean,
     "gaussian": Gaussian,
     "gaussiannoise": GaussianNoise,
+    "gradientascent": GradientAscent,
     "inf": Inf,
     "ipm": IPM,
     "labelflip": LabelFlip,
@@ -75,6 +79,7 @@ __all__ = [
     "Attack",
     "AttackView",
     "BitFlip",
+    "Camouflage",
     "CollusiveAttack",
     "DataAttack",
     "FangKrum",
@@ -82,6 +87,7 @@ __all__ = [
     "FangTrimmedMean",
     "Gaussian",
     "GaussianNoise",
+    "GradientAscent",
     "IndexPoisoning",
     "Inf",
     "Knowledge",
@@ -103,6 +109,7 @@ __all__ = [
     "add_noise",
     "alie",
     "bit_flip",
+    "camouflage",
     "fang_krum",
     "fang_trimmed_mean",
     "flip_labels",

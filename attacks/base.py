@@ -87,12 +87,15 @@ class LocalView:
         model: (d,) the global model that it was sent.
         tensors: the model's tensors, together all d columns.
         generator: the client's own randomness.
+        moments: (slots, d) the optimizer's moments that it was sent with the model; no rows if the server
+            keeps none.
     """
 
     gradient: torch.Tensor
     model: torch.Tensor
     tensors: tuple[TensorColumns, ...]
     generator: torch.Generator
+    moments: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
 
 class LocalAttack(Attack):

@@ -3,6 +3,7 @@
 from byzflower.clients.app import cohort_client_app, numpy_client_app
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
+from byzflower.clients.moments import MomentsClient
 from byzflower.clients.settings import ClientSettings
 from byzflower.clients.sparse import TopKClient
 
@@ -10,6 +11,7 @@ __all__ = [
     "BenignClient",
     "ByzantineClient",
     "ClientSettings",
+    "MomentsClient",
     "TopKClient",
     "cohort_client_app",
     "numpy_client_app",

@@ -15,6 +15,7 @@ from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
 from byzflower.clients.recommender import RecommenderClient, answer_users
+from byzflower.clients.recommender_moments import MomentsRecommenderClient, fit_users
 from byzflower.clients.recommender_settings import RECOMMENDATION, RecommenderSettings
 from byzflower.clients.settings import SETTINGS, ClientSettings
 from byzflower.clients.sparse import TopKClient
@@ -96,6 +97,8 @@ def make_client(
     Its upload is sparse if the settings say so. Where an attack chooses the masks, the adversary does, and
     Byzantine clients send everything.
     """
+    if settings.recommends:
+        return MomentsRecommenderClient(client_id, settings)
     attack = settings.make_attack()
     chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
@@ -148,9 +151,11 @@ def _answer_users(
 ) -> RecordDict | None:
     """Let a recommender's users work all at once."""
     settings = _node_settings(config, context)
-    if not isinstance(settings, RecommenderSettings):
-        return None
-    return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
+    if isinstance(settings, RecommenderSettings):
+        return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
+    if training and settings.recommends:
+        return fit_users(clients, settings, list(arrays.values()), dict(config.items()))
+    return None
 
 
 def _settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:

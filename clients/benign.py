@@ -1,6 +1,7 @@
 """An honest client."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 
 from byzflower.clients import training
 from byzflower.clients.memory import keep, recall
+from byzflower.clients.moments import Broadcast
 from byzflower.clients.settings import ClientSettings, training_data
 from byzflower.randomness import numpy_generator
 from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.optimizers import OPTIMIZER
 
 _MOMENTUM = "local-momentum"
 
@@ -52,7 +55,7 @@ class BenignClient(NumPyClient):
         started = time.perf_counter()
         server_round = int(config["server-round"])
         with one_thread():
-            arrays, loss = self._upload(parameters, server_round, str(config.get("upload", "weights")))
+            arrays, loss = self._upload(parameters, server_round, config)
         metrics: dict[str, Scalar] = {
             CLIENT_ID: self.client_id,
             "train-loss": loss,
@@ -78,9 +81,16 @@ class BenignClient(NumPyClient):
         return batch
 
     def corrupt(
-        self, gradient: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
+        self, gradient: NDArray[Any], state: NDArray[Any], layout: Layout, server_round: int
     ) -> NDArray[Any]:
-        """Change the (d,) pseudo-gradient to upload, given the broadcast model; an honest client does not."""
+        """Change the (d,) pseudo-gradient to upload; an honest client does not.
+
+        Args:
+            gradient: what an honest client would upload, or step by.
+            state: (1 + slots, d) the model that was broadcast, and the moments that came with it.
+            layout: of the model.
+            server_round: server round.
+        """
         return gradient
 
     def corrupts(self, server_round: int) -> bool:
@@ -89,11 +99,15 @@ class BenignClient(NumPyClient):
 
     # -- local work --------------------------------------------------------------------------------
 
-    def _upload(self, parameters: NDArrays, server_round: int, upload: str) -> tuple[NDArrays, float]:
+    def _upload(
+        self, parameters: NDArrays, server_round: int, config: Mapping[str, Scalar]
+    ) -> tuple[NDArrays, float]:
+        if OPTIMIZER in config:
+            return self._stepped(parameters, server_round, config)
         space = self._loaded(parameters)
         layout = space.layout
         batches = self._batches(server_round)
-        if upload == "weights":
+        if config.get("upload", "weights") == "weights":
             loss = training.train_weights(space, batches, self.settings)
             trained = space.arrays()
             if not self.settings.local_momentum and not self.corrupts(server_round):
@@ -105,8 +119,21 @@ class BenignClient(NumPyClient):
         row = np.empty(layout.width, layout.row_dtype)
         if layout.num_buffers:  # batch norm has updated its statistics
             row[layout.d :] = (layout.row(parameters) - layout.row(space.arrays()))[layout.d :]
-        _write_gradients(row, gradients)
+        row[: layout.d] = training.gradient_row(gradients, layout)
         return layout.arrays(self._altered(row, parameters, layout, server_round)), loss
+
+    def _stepped(
+        self, parameters: NDArrays, server_round: int, config: Mapping[str, Scalar]
+    ) -> tuple[NDArrays, float]:
+        """One step of the server's optimizer from the server's moments, by the mean gradient."""
+        layout = self._space().layout
+        broadcast = Broadcast.read(layout, parameters, config)
+        space = self._loaded(parameters[: len(layout.names)])
+        gradients, loss = training.mean_gradient(space, self._batches(server_round), self.settings)
+        gradient = training.gradient_row(gradients, layout)
+        if self.corrupts(server_round):
+            gradient = self.corrupt(gradient, broadcast.state.numpy(), layout, server_round)
+        return broadcast.stepped(gradient, layout.row(space.arrays())[layout.d :]), loss
 
     def _altered(
         self, row: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
@@ -116,7 +143,8 @@ class BenignClient(NumPyClient):
         if self.settings.local_momentum:
             self._add_momentum(gradient)
         if self.corrupts(server_round):
-            gradient[:] = self.corrupt(gradient, parameters, layout, server_round)
+            state = layout.row(parameters)[None, : layout.d]
+            gradient[:] = self.corrupt(gradient, state, layout, server_round)
         return row
 
     def _add_momentum(self, gradient: NDArray[Any]) -> None:
@@ -128,14 +156,17 @@ class BenignClient(NumPyClient):
             gradient += before * gradient.dtype.type(beta)
         keep(self.state, _MOMENTUM, self.client_id, gradient.copy())
 
-    def _loaded(self, parameters: NDArrays) -> training.Workspace:
-        space = training.workspace(
+    def _space(self) -> training.Workspace:
+        return training.workspace(
             self.settings.model,
             self.dataset.input_shape,
             self.dataset.num_classes,
             self.device,
             self.settings.model_options,
         )
+
+    def _loaded(self, parameters: NDArrays) -> training.Workspace:
+        space = self._space()
         space.load(parameters)
         return space
 
@@ -144,11 +175,3 @@ class BenignClient(NumPyClient):
         for positions in training.batch_indices(len(self.indices), self.settings, random):
             x, y = self.poison(self.dataset.train(self.indices[positions]), server_round)
             yield x.to(self.device), y.to(self.device)
-
-
-def _write_gradients(row: NDArray[Any], gradients: list[torch.Tensor]) -> None:
-    start = 0
-    for gradient in gradients:
-        flat = gradient.reshape(-1).cpu().numpy()
-        row[start : start + len(flat)] = flat
-        start += len(flat)

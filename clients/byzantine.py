@@ -1,10 +1,11 @@
 """A client that attacks with what it knows by itself."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.common import NDArrays, RecordDict
+from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.attacks import (
@@ -55,24 +56,28 @@ class ByzantineClient(BenignClient):
         return isinstance(self.attack, LocalAttack) and self.attack.active(server_round)
 
     def corrupt(
-        self, gradient: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
+        self, gradient: NDArray[Any], state: NDArray[Any], layout: Layout, server_round: int
     ) -> NDArray[Any]:
         """Apply a LOCAL attack to the honest pseudo-gradient."""
         if not isinstance(self.attack, LocalAttack):
             return gradient
         view = LocalView(
             gradient=torch.from_numpy(gradient),
-            model=torch.from_numpy(layout.row(parameters)[: layout.d]),
+            model=torch.from_numpy(state[0]),
             tensors=tuple(TensorColumns(*tensor) for tensor in layout.parameters),
             generator=torch_generator(self.settings.seed, "attack", server_round, self.client_id),
+            moments=torch.from_numpy(state[1:]),
         )
         corrupted: NDArray[Any] = self.attack.corrupt(view).numpy()
         return corrupted
 
-    def _upload(self, parameters: NDArrays, server_round: int, upload: str) -> tuple[NDArrays, float]:
+    def _upload(
+        self, parameters: NDArrays, server_round: int, config: Mapping[str, Scalar]
+    ) -> tuple[NDArrays, float]:
         if self._is_overwritten(server_round):
-            return [np.zeros_like(p) for p in parameters] if upload == "gradient" else parameters, 0.0
-        return super()._upload(parameters, server_round, upload)
+            gradient = config.get("upload") == "gradient"
+            return [np.zeros_like(p) for p in parameters] if gradient else parameters, 0.0
+        return super()._upload(parameters, server_round, config)
 
     def _is_overwritten(self, server_round: int) -> bool:
         return (

@@ -37,6 +37,7 @@ def fit_one(
         names, arrays = array_names(layout), model.arrays(layout)
     else:
         arrays, num_examples, metrics = _fit(client, parameters, config)
+        names = getattr(client, "array_names", None) or names
     names = names if len(names) == len(arrays) else [str(i) for i in range(len(arrays))]
     record = array_record({name: np.asarray(a) for name, a in zip(names, arrays, strict=True)})
     return RecordDict({"arrays": record, "metrics": _metric_record(num_examples, metrics, client_id)})

@@ -1,4 +1,4 @@
-"""Users of a federated recommender: their embeddings stay with them, all at once or one by one."""
+"""Users of a personal recommender (MF, GNN): their embeddings stay with them, all at once or one by one."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -11,9 +11,9 @@ from flwr.common import ArrayRecord, MetricRecord, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.attacks.items import ProfileAttack
-from byzflower.clients.recommender_settings import RecommenderSettings
-from byzflower.datasets.recsys import load_feedback
+from byzflower.clients.recommender_settings import RecommenderSettings, leave_one_out
 from byzflower.models.profiles import Profiles
+from byzflower.models.ranking import hits_and_gains
 from byzflower.randomness import numpy_generator
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
@@ -33,16 +33,16 @@ Indices = NDArray[np.int64]
 @lru_cache(maxsize=8)
 def _profiles(dataset: str, data: str, seed: int, users: tuple[int, ...]) -> Profiles:
     """The pairs of users of the data set: a negative item for each positive one, drawn once."""
-    feedback = load_feedback(dataset, data)
-    positives = [feedback.of(user) for user in users]
+    split = leave_one_out(dataset, data)
+    positives = [split.train.of(user) for user in users]
     negatives = [
-        _negatives(feedback.num_items, feedback.touched(user), len(own), seed, user)
+        _negatives(split.train.num_items, split.touched(user), len(own), seed, user)
         for user, own in zip(users, positives, strict=True)
     ]
     return Profiles.of(positives, negatives)
 
 
-def _negatives(num_items: int, touched: Indices, count: int, seed: int, user: int) -> Indices:
+def _negatives(num_items: int, touched: NDArray[np.integer], count: int, seed: int, user: int) -> Indices:
     """Items, with repetition, uniform over those that the user never touched: not the held-out one either."""
     others = np.setdiff1d(np.arange(num_items), touched, assume_unique=True)
     return numpy_generator(seed, "negatives", client=user).choice(others, count)
@@ -51,11 +51,12 @@ def _negatives(num_items: int, touched: Indices, count: int, seed: int, user: in
 @lru_cache(maxsize=8)
 def _candidates(dataset: str, data: str, seed: int, count: int, users: tuple[int, ...]) -> Indices:
     """(k, 1 + count): each user's held-out item, then items that it never touched, distinct."""
-    feedback = load_feedback(dataset, data)
+    split = leave_one_out(dataset, data)
     table = np.empty((len(users), 1 + count), np.int64)
     for row, user in zip(table, users, strict=True):
-        others = np.setdiff1d(np.arange(feedback.num_items), feedback.touched(user), assume_unique=True)
-        row[0] = feedback.test[user]
+        items = np.arange(split.train.num_items)
+        others = np.setdiff1d(items, split.touched(user), assume_unique=True)
+        row[:1] = split.test.of(user)
         row[1:] = numpy_generator(seed, "candidates", client=user).choice(others, count, replace=False)
     return table
 
@@ -63,12 +64,12 @@ def _candidates(dataset: str, data: str, seed: int, count: int, users: tuple[int
 @lru_cache(maxsize=4096)
 def _made_up(dataset: str, data: str, seed: int, user: int) -> tuple[Indices, Indices]:
     """The items of a made-up user, as many as users have on average, by popularity; and negatives."""
-    feedback = load_feedback(dataset, data)
-    size = max(1, round(len(feedback.items) / feedback.num_users))
-    share = feedback.popularity / feedback.popularity.sum()
+    train = leave_one_out(dataset, data).train
+    size = max(1, round(len(train.items) / train.num_users))
+    share = train.popularity / train.popularity.sum()
     random = numpy_generator(seed, "made-up-user", client=user)
-    items = random.choice(feedback.num_items, min(size, int((share > 0).sum())), replace=False, p=share)
-    return items, _negatives(feedback.num_items, items, len(items), seed, user)
+    items = random.choice(train.num_items, min(size, int((share > 0).sum())), replace=False, p=share)
+    return items, _negatives(train.num_items, items, len(items), seed, user)
 
 
 # -- training ------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def fit_users(
         arrays: the shared parameters.
         server_round: from 1.
     """
-    known = settings.feedback.num_users
+    known = settings.feedback.train.num_users
     honest = [user for user in users if user < known]
     uploads = [_honest_upload(honest, settings, state, arrays)] if honest else []
     if settings.clip_upload or settings.laplace:
@@ -198,8 +199,8 @@ def score_users(
     Returns:
         user -> HR@5, HR@10, nDCG@5, nDCG@10 and the ranking loss, for the users that have a test item.
     """
-    feedback = settings.feedback
-    users = [user for user in users if user < feedback.num_users and feedback.test[user] >= 0]
+    test = settings.feedback.test
+    users = [user for user in users if user < test.num_users and len(test.of(user))]
     if not users:
         return {}
     source = settings.dataset, settings.data, settings.seed
@@ -215,17 +216,8 @@ def score_users(
         losses = np.logaddexp(0, -margin).mean(axis=1, dtype=np.float64)
         ranks = (~(margin > 0)).sum(axis=1)
         for user, rank, loss in zip(users[part], ranks.tolist(), losses.tolist(), strict=True):
-            scored[user] = {"loss": loss, **_ranking(rank)}
+            scored[user] = {"loss": loss, **hits_and_gains(rank, _KS)}
     return scored
-
-
-def _ranking(rank: int) -> dict[str, float]:
-    """Hit rate and normalised discounted cumulative gain of one item at a rank, from 0."""
-    gain = 1 / np.log2(rank + 2)
-    return {
-        **{f"HR@{k}": float(rank < k) for k in _KS},
-        **{f"nDCG@{k}": float(gain) if rank < k else 0.0 for k in _KS},
-    }
 
 
 # -- in Flower -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What the users of a recommender must know to train: the part of a run's configuration they see."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -8,8 +8,9 @@ from pydantic import Field, field_validator
 from byzflower.attacks import Attack
 from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.clients.settings import RunSettings
-from byzflower.datasets.recsys import Feedback, load_feedback
-from byzflower.models.recommenders import Recommender, build_recommender
+from byzflower.datasets.interactions import Split
+from byzflower.datasets.recsys import load_feedback
+from byzflower.models.recommenders import PersonalRecommender, describe_personal
 
 RECOMMENDATION = "recommendation"
 
@@ -42,9 +43,9 @@ class RecommenderSettings(RunSettings):
         return None if value in ("", "none") else value
 
     @cached_property
-    def feedback(self) -> Feedback:
-        """The data set, kept by the process."""
-        return load_feedback(self.dataset, self.data)
+    def feedback(self) -> Split:
+        """The data set, of which every user's last item is held out; kept by the process."""
+        return leave_one_out(self.dataset, self.data)
 
     @property
     def clients_remember(self) -> bool:
@@ -57,16 +58,16 @@ class RecommenderSettings(RunSettings):
             return 0
         if self.byzantine is not None:
             return self.byzantine
-        return int(self.feedback.num_users * self.rho / (1 - self.rho) + 1e-9)
+        return int(self.feedback.train.num_users * self.rho / (1 - self.rho) + 1e-9)
 
     @property
     def clients(self) -> int:
         """Users of the data set, and made-up ones."""
-        return self.feedback.num_users + self.num_byzantine()
+        return self.feedback.train.num_users + self.num_byzantine()
 
     def byzantine_ids(self) -> frozenset[int]:
         """Ids of the made-up users."""
-        return frozenset(range(self.feedback.num_users, self.clients))
+        return frozenset(range(self.feedback.train.num_users, self.clients))
 
     def make_attack(self) -> Attack | None:
         """The attack with its parameters, or None."""
@@ -77,6 +78,12 @@ class RecommenderSettings(RunSettings):
         attack = self.make_attack()
         return attack is not None and attack.active(server_round)
 
-    def make_model(self) -> Recommender:
+    def make_model(self) -> PersonalRecommender:
         """The model with its parameters."""
-        return build_recommender(self.model, self.model_options)
+        return describe_personal(self.model, self.model_options)
+
+
+@lru_cache(maxsize=2)
+def leave_one_out(dataset: str, data: str) -> Split:
+    """Items of each user but one, and that one (see `Interactions.leave_one_out`)."""
+    return load_feedback(dataset, data).leave_one_out()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
-from byzflower.datasets import Dataset, load_dataset, make_partition, partition_natural
+from byzflower.datasets import FEEDBACK, Dataset, load_dataset, make_partition, partition_natural
 from byzflower.randomness import numpy_generator
 
 OptionValue = bool | int | float | str | None
@@ -112,6 +112,9 @@ class ClientSettings(RunSettings):
     upload_options: dict[str, OptionValue] = Field(
         {}, description="of topk: ratio, importance (update or parameter), residual, half"
     )
+    negatives: int = Field(
+        1, ge=1, description="recommenders: unrated items that each rated one is compared with"
+    )
     local_momentum: float = Field(
         0.0,
         ge=0,
@@ -128,6 +131,11 @@ class ClientSettings(RunSettings):
     def clients_remember(self) -> bool:
         """Whether clients keep something from round to round, which must be saved with the model."""
         return self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+
+    @property
+    def recommends(self) -> bool:
+        """Whether clients are users of a recommender, by the data set."""
+        return self.dataset in FEEDBACK
 
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""

@@ -140,6 +140,17 @@ def mean_gradient(
     return total, float(torch.stack(losses).mean())
 
 
+def gradient_row(gradients: Sequence[torch.Tensor], layout: Layout) -> NDArray[Any]:
+    """Flatten the parameters' gradients, in their order: (d,)."""
+    row = np.empty(layout.d, layout.row_dtype)
+    start = 0
+    for gradient in gradients:
+        flat = gradient.detach().reshape(-1).cpu().numpy()
+        row[start : start + len(flat)] = flat
+        start += len(flat)
+    return row
+
+
 def evaluate(
     model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, batch_size: int = 1000
 ) -> dict[str, float]:

@@ -7,7 +7,9 @@ from byzflower.datasets.cifar import load_cifar10, load_cifar10_jpeg, load_cifar
 from byzflower.datasets.digits import load_digits_dataset
 from byzflower.datasets.femnist import load_femnist
 from byzflower.datasets.imagenet12 import load_imagenet12
+from byzflower.datasets.interactions import Interactions, Split
 from byzflower.datasets.partition import class_counts, make_partition, partition_natural
+from byzflower.datasets.recsys import FEEDBACK, load_feedback
 from byzflower.datasets.vision import load_fashion_mnist, load_mnist
 
 DATASETS: dict[str, Callable[[str], Dataset]] = {
@@ -37,10 +39,14 @@ def load_dataset(name: str, data: str = "") -> Dataset:
 
 __all__ = [
     "DATASETS",
+    "FEEDBACK",
     "DataNotFoundError",
     "Dataset",
+    "Interactions",
+    "Split",
     "class_counts",
     "load_dataset",
+    "load_feedback",
     "make_partition",
     "partition_natural",
 ]

@@ -1,10 +1,8 @@
-"""Torch models by name."""
+"""Models by name; recommenders are in `recommenders`."""
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from byzflower.models.alexnet import AlexNet
@@ -13,8 +11,8 @@ from byzflower.models.leaf_cnn import LeafCNN
 from byzflower.models.mlp import MLP
 from byzflower.models.resnet import ResNet18, ResNet20
 from byzflower.models.resnet9 import ResNet9
+from byzflower.models.seeding import seeded
 
-_global_generator = threading.Lock()
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "cnn": CNN,
@@ -44,9 +42,7 @@ def build_model(
         seed: of the initial weights.
         options: the model's own parameters, e.g. ``{"norm": "group"}``.
     """
-    with _global_generator, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs, too
-        return MODELS[name](input_shape, num_classes, **(options or {}))
+    return seeded(seed, lambda: MODELS[name](input_shape, num_classes, **(options or {})))
 
 
 __all__ = [

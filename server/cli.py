@@ -16,15 +16,15 @@ from rich.table import Table
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.attacks.items import ITEM_ATTACKS
+from byzflower.clients.recommender_moments import divided_feedback
 from byzflower.clients.settings import training_data
-from byzflower.datasets import DATASETS, class_counts
-from byzflower.datasets.recsys import FEEDBACK
+from byzflower.datasets import DATASETS, FEEDBACK, class_counts
 from byzflower.models import MODELS
-from byzflower.models.recommenders import RECOMMENDERS
+from byzflower.models.recommenders import PERSONAL, STATELESS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError
 from byzflower.server.console import complain, console, names_of_mistakes
-from byzflower.server.figures import skew_picture, to_png, to_svg
+from byzflower.server.figures import ROUND_PICTURES, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Record, Recorder, summarise
@@ -140,7 +140,7 @@ def _report(configs: list[Config], results: list[Record]) -> None:
     histories = {name: result["history"] for name, result in zip(names, results, strict=True)}
     picture = plot_accuracy(histories, folders[-1] / "accuracy.png", title, metric)
     for config, folder, result in zip(configs, folders, results, strict=True):
-        _draw_skew(folder, result, f"{title}, {config.strategy}")
+        _draw_rounds(folder, result, f"{title}, {config.strategy}")
     files = [
         *(("results", folder) for folder in folders),
         ("plot", picture),
@@ -153,9 +153,11 @@ def _report(configs: list[Config], results: list[Record]) -> None:
 def _about_data(config: Config, folder: Path) -> list[tuple[str, Path]]:
     """Pictures and tables of the data that the clients had."""
     if isinstance(config, RecommendationConfig):
-        report = vulnerability(config.feedback.popularity, config.num_byzantine())
+        report = vulnerability(config.feedback.train.popularity, config.num_byzantine())
         console.print(report.text(), soft_wrap=True, highlight=False)
         return [("popularity", plot_popularity(report, folder / "popularity.png"))]
+    if config.recommends:
+        return []
     dataset, parts = training_data(config.client_settings())
     counts, byzantine = class_counts(parts, dataset.train_y, dataset.num_classes), config.byzantine_ids()
     return [
@@ -164,12 +166,14 @@ def _about_data(config: Config, folder: Path) -> list[tuple[str, Path]]:
     ]
 
 
-def _draw_skew(folder: Path, result: Record, title: str) -> None:
+def _draw_rounds(folder: Path, result: Record, title: str) -> None:
     """Draw the rounds that were to be laid out in the plane."""
-    if (figure := skew_picture(result["history"], title, "black")) is not None:
-        (folder / "skew.png").write_bytes(to_png(figure))
-        (folder / "skew.svg").write_text(to_svg(figure))
-        console.print(f"gradient skew: {folder / 'skew.png'}, skew.svg", soft_wrap=True, highlight=False)
+    for name, draw in ROUND_PICTURES.items():
+        if (figure := draw(result["history"], title, "black")) is not None:
+            (folder / f"{name}.png").write_bytes(to_png(figure))
+            (folder / f"{name}.svg").write_text(to_svg(figure))
+            path = folder / f"{name}.png"
+            console.print(f"{name}: {path}, {name}.svg", soft_wrap=True, highlight=False)
 
 
 def _number(value: float | None) -> str:
@@ -181,7 +185,7 @@ def _check_data(config: Config) -> None:
     if isinstance(config, RecommendationConfig):
         return
     try:
-        training_data(config.client_settings())
+        (divided_feedback if config.recommends else training_data)(config.client_settings())
     except ValueError as error:
         raise ConfigError(f"clients/partition: {error}") from None
 
@@ -193,11 +197,12 @@ def _list() -> None:
         "attacks": ATTACKS,
         "mask attacks": MASK_ATTACKS,
         "datasets": DATASETS,
+        "datasets of recommenders": FEEDBACK,
         "models": MODELS,
+        "models of recommenders (strategies arfrs, srfrs, agrfrs, rrfrs)": STATELESS,
+        "models (--task recommendation)": PERSONAL,
         "strategies (--task recommendation)": ITEM_STRATEGIES,
         "attacks (--task recommendation)": ITEM_ATTACKS,
-        "datasets (--task recommendation)": FEEDBACK,
-        "models (--task recommendation)": RECOMMENDERS,
     }
     for kind, registry in registries.items():
         table = Table(title=kind, title_justify="left", show_header=False, box=None)

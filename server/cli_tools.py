@@ -15,7 +15,7 @@ from rich.table import Table
 from byzflower.server.claims import verdicts
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
-from byzflower.server.figures import PAGE_INK, curves, heat_map, skew_picture, to_png, to_svg
+from byzflower.server.figures import PAGE_INK, ROUND_PICTURES, curves, heat_map, to_png, to_svg
 from byzflower.server.page import OTHER_METRICS, to_html
 from byzflower.server.recipe import Cell, Plan, Scale, find_recipes, load_plan, select
 from byzflower.server.redteam import Verdict, attack_all, find_strategy
@@ -208,7 +208,7 @@ def markdown(loaded: Report) -> str:
                 lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
         for metric in (recipe.metric, *recipe.also):
             lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")
-    lines += [f"![gradient skew]({name}.png)\n" for name, _ in _skew_pictures(loaded, "black")]
+    lines += [f"![rounds]({name}.png)\n" for name, _ in _round_pictures(loaded, "black")]
     lines += [f"Failed: {run.place}: {run.error}\n" for run in loaded.failures]
     return "\n".join(lines)
 
@@ -260,10 +260,12 @@ def _pictures(loaded: Report, ink: str) -> Iterator[tuple[str, Figure]]:
                 yield _file("curves", metric, loaded, number), figure
         if (figure := heat_map(loaded.table(recipe.metric, panel), ink)) is not None:
             yield f"heat-map-{number}", figure
-    yield from _skew_pictures(loaded, ink)
+    yield from _round_pictures(loaded, ink)
 
 
-def _skew_pictures(loaded: Report, ink: str) -> Iterator[tuple[str, Figure]]:
+def _round_pictures(loaded: Report, ink: str) -> Iterator[tuple[str, Figure]]:
     for number, run in enumerate(loaded.runs):
-        if (figure := skew_picture((run.result or {}).get("history", ()), run.place, ink)) is not None:
-            yield f"skew-{number}", figure
+        history = (run.result or {}).get("history", ())
+        for name, draw in ROUND_PICTURES.items():
+            if (figure := draw(history, run.place, ink)) is not None:
+                yield f"{name}-{number}", figure

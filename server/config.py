@@ -7,19 +7,36 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 
 import numpy as np
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from byzflower.attacks import ATTACKS, MASK_ATTACKS, AttackView, CollusiveAttack, Knowledge, TensorColumns
+from byzflower.attacks import (
+    ATTACKS,
+    MASK_ATTACKS,
+    Attack,
+    AttackView,
+    CollusiveAttack,
+    Knowledge,
+    TensorColumns,
+)
 from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, options_of, parse_options
 from byzflower.clients.sparse import TopK
-from byzflower.datasets import DATASETS
+from byzflower.datasets import DATASETS, FEEDBACK
 from byzflower.models import MODELS
+from byzflower.models.recommenders import STATELESS
+from byzflower.server.recommender_evaluation import RANKS
 from byzflower.server.root import make_root_upload
-from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, PreAggregation, RobustStrategy, TooFewClients
+from byzflower.strategies import (
+    PRE_AGGREGATIONS,
+    STRATEGIES,
+    MomentsStrategy,
+    PreAggregation,
+    RobustStrategy,
+    TooFewClients,
+)
 from byzflower.strategies.fltrust import RootUpload
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
@@ -46,7 +63,7 @@ _EXECUTION = frozenset(
     }
 )
 # What the data decides about a model, and the server's data about a rule.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "root_upload"})
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload"})
 
 
 class CommonConfig(RunSettings):
@@ -54,7 +71,7 @@ class CommonConfig(RunSettings):
 
     strategy: str = Field("multikrum", description="aggregation rule (see --list)")
     strategy_options: dict[str, OptionValue] = Field(
-        {}, description="the rule's parameters; num_byzantine defaults to --byzantine"
+        {}, description="the rule's parameters; num_byzantine defaults to --byzantine, lr to --lr"
     )
     rounds: int = Field(15, ge=1, description="rounds of training")
     eval_every: int = Field(1, ge=1, description="evaluate every so many rounds")
@@ -73,8 +90,10 @@ class CommonConfig(RunSettings):
     out: str = Field("runs", description="folder for results")
     name: str = Field("", description="name of the run; default from data set, attack and strategy")
 
-    metrics: ClassVar[tuple[str, ...]]
-    """Scores that are recorded; the first is the one that runs are compared by."""
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Scores that are recorded; the first is the one that runs are compared by."""
+        raise NotImplementedError
 
     @field_validator("strategy_options", mode="before")
     @classmethod
@@ -136,7 +155,12 @@ class CommonConfig(RunSettings):
 class RunConfig(ClientSettings, CommonConfig):
     """Everything that determines a run. Field names, in kebab-case, are the options everywhere."""
 
-    metrics = ("accuracy", "top5", "loss")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """See `CommonConfig`."""
+        if self.recommends:
+            return tuple(f"{name}@{k}" for name in ("precision", "recall") for k in range(1, RANKS + 1))
+        return ("accuracy", "top5", "loss")
 
     pre: str = Field("", description="pre-aggregations before the rule, e.g. bucketing(s=2),nnm (see --list)")
     pack_size: int = Field(64, ge=1, description="scalars in a pack of a topk upload")
@@ -166,7 +190,7 @@ class RunConfig(ClientSettings, CommonConfig):
         False, description="record every round how the attack lies among the benign updates"
     )
     embed_rounds: tuple[int, ...] = Field(
-        (), description="rounds whose benign updates are drawn in the plane, to see their skew, as 1,10"
+        (), description="rounds whose updates are drawn in the plane (their skew; of moments, all), as 1,10"
     )
 
     @field_validator("pre")
@@ -195,8 +219,8 @@ class RunConfig(ClientSettings, CommonConfig):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         mistakes = [
-            *unknown_name("dataset", self.dataset, DATASETS),
-            *unknown_name("model", self.model, MODELS),
+            *unknown_name("dataset", self.dataset, {**DATASETS, **FEEDBACK}),
+            *unknown_name("model", self.model, {**MODELS, **STATELESS}),
             *unknown_name("attack", self.attack, {**ATTACKS, "none": None}),
             *unknown_name("mask-attack", self.mask_attack, {**MASK_ATTACKS, "none": None}),
             *unknown_name("strategy", self.strategy, STRATEGIES),
@@ -204,10 +228,11 @@ class RunConfig(ClientSettings, CommonConfig):
             *unknown_options(
                 "mask-attack-options", MASK_ATTACKS.get(self.mask_attack), self.mask_attack_options
             ),
-            *unknown_options("model-options", MODELS.get(self.model), self.model_options),
+            *unknown_options("model-options", {**MODELS, **STATELESS}.get(self.model), self.model_options),
             *unknown_options("upload-options", TopK if self.upload == "topk" else None, self.upload_options),
             *unknown_options("strategy-options", STRATEGIES.get(self.strategy), self.strategy_options),
         ]
+        mistakes += self._mismatches()
         if self.mask_attack != "none" and self.upload != "topk":
             mistakes.append(f"mask-attack needs upload=topk, got upload={self.upload}")
         if self.byzantine >= self.clients:
@@ -221,6 +246,20 @@ class RunConfig(ClientSettings, CommonConfig):
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
+
+    def _mismatches(self) -> list[str]:
+        """Data set, model, strategy and attack that do not go together."""
+        mistakes = []
+        if self.recommends != (self.model in STATELESS) and self.model in {**MODELS, **STATELESS}:
+            kind = "recommenders'" if self.recommends else "classifiers'"
+            models = sorted(STATELESS if self.recommends else MODELS)
+            mistakes.append(f"{kind} data set {self.dataset} needs one of the models {', '.join(models)}")
+        moments = issubclass(STRATEGIES.get(self.strategy, RobustStrategy), MomentsStrategy)
+        if self.recommends and not moments:
+            mistakes.append(f"data set {self.dataset} needs a strategy that keeps moments, as arfrs")
+        if moments and issubclass(ATTACKS.get(self.attack, Attack), CollusiveAttack):
+            mistakes.append(f"attack {self.attack} cannot rewrite the moments uploads of {self.strategy}")
+        return mistakes
 
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
@@ -283,11 +322,15 @@ class RunConfig(ClientSettings, CommonConfig):
         for name, options in parse_calls(self.pre):
             make: Any = PRE_AGGREGATIONS[name]
             if "num_byzantine" in inspect.signature(make).parameters:
-                options.setdefault(
-                    "num_byzantine", self.strategy_options.get("num_byzantine", self.byzantine)
-                )
+                own = self.strategy_options.get("num_byzantine", self.believed_byzantine)
+                options.setdefault("num_byzantine", own)
             steps.append(make(**options))
         return steps
+
+    @property
+    def believed_byzantine(self) -> int | float:
+        """F that rules are told if nothing else is said: --byzantine, or its share if few take part."""
+        return self.byzantine if self.fraction_train == 1 else self.byzantine / self.clients
 
     def make_strategy(self, nodes: int = 1, root_upload: RootUpload | None = None) -> RobustStrategy:
         """Make the strategy, for rounds on at least `nodes` nodes.
@@ -300,8 +343,9 @@ class RunConfig(ClientSettings, CommonConfig):
         rule = STRATEGIES[self.strategy]
         parameters = inspect.signature(rule.__init__).parameters
         options: dict[str, Any] = dict(self.strategy_options)
-        if "num_byzantine" in parameters:
-            options.setdefault("num_byzantine", self.byzantine)
+        for name, own in (("num_byzantine", self.believed_byzantine), ("lr", self.lr)):
+            if name in parameters:
+                options.setdefault(name, own)
         if "root_upload" in parameters:
             options["root_upload"] = root_upload or make_root_upload(
                 self.client_settings(), self.root_samples, self.upload

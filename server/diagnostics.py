@@ -158,6 +158,20 @@ def mean_cosine(rows: torch.Tensor, direction: torch.Tensor) -> float:
     return float(cosines.nan_to_num_(nan=0.0).mean())
 
 
+def principal_plane(rows: torch.Tensor) -> list[list[float]]:
+    """Coordinates of (n, d) rows along their two principal components: n pairs.
+
+    Each axis points to its farthest point; where there is no variance all coordinates are 0.
+    """
+    values, vectors = np.linalg.eigh(gram(rows, origin=mean(rows)).numpy())
+    plane = np.zeros((len(rows), 2))
+    found = min(2, len(rows))
+    plane[:, :found] = (vectors * np.sqrt(values.clip(min=0)))[:, ::-1][:, :2]
+    plane *= np.where(plane[np.abs(plane).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    coordinates: list[list[float]] = plane.tolist()
+    return coordinates
+
+
 def embed(benign: torch.Tensor, size: int) -> dict[str, list[list[float]] | list[float] | list[int]]:
     """Lay benign updates and their mean out in the plane, to see their skew (STRIKE, figure 4).
 

@@ -15,18 +15,17 @@ from flwr.server import Grid
 from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
-from byzflower.clients.settings import SETTINGS, training_data
-from byzflower.models import build_model
-from byzflower.randomness import seed_for
+from byzflower.clients.settings import SETTINGS
 from byzflower.server.adversary import Adversary
+from byzflower.server.beginning import beginning
 from byzflower.server.config import RunConfig
-from byzflower.server.diagnostics import vulnerability
-from byzflower.server.evaluation import ServerEvaluation
+from byzflower.server.diagnostics import principal_plane, vulnerability
 from byzflower.server.item_adversary import ItemAdversary
 from byzflower.server.plots import save_similarity
 from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.server.tasks import Config
+from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
 from byzflower.strategies.items import ItemStrategy
 from byzflower.uploads.exchange import guarded
@@ -99,6 +98,10 @@ class Federation(ABC):
     def _scores(self, server_round: int, grid: Grid) -> Record:
         """What the global model scores after a round (0: before the first)."""
 
+    def _observed(self, server_round: int) -> Record:
+        """What is asked for about a round that an adversary cannot see."""
+        return {}
+
     # -- rounds ----------------------------------------------------------------------------------------
 
     def run(
@@ -169,6 +172,7 @@ class Federation(ABC):
         adversary = self.strategy if isinstance(self.strategy, Adversary) else None
         if adversary is not None and adversary.diagnostics:
             record["diagnostics"] = adversary.info
+        record.update(self._observed(server_round))
         if adversary is not None and adversary.embedding:
             record["embedding"] = adversary.embedding
         clients = self.robust.last_round.clients
@@ -277,21 +281,22 @@ class Federation(ABC):
         return replies
 
 
-class ClassifierFederation(Federation):
-    """A run of a `RunConfig`: the server scores the model on a test set of its own."""
+class ServerScoredFederation(Federation):
+    """A run of a `RunConfig`: the server scores the model by itself."""
 
     config: RunConfig
 
     def __init__(self, config: RunConfig, nodes: int, recorder: Recorder | None = None) -> None:
         """Prepare a run that waits for at least `nodes` nodes."""
-        self._dataset, _ = training_data(config.client_settings())
+        self._beginning = beginning(config)
         super().__init__(config, nodes, recorder)
-        self.evaluate = ServerEvaluation(self._dataset, config.model, options=config.model_options)
 
     def _make_adversary(self) -> Adversary | None:
         config, attack = self.config, self.config.collusive_attack()
         masks = config.make_mask_attack()
-        if attack is None and masks is None and not config.diagnostics and not config.embed_rounds:
+        observed = config.diagnostics or config.embed_rounds
+        watch = observed and not isinstance(self.robust, MomentsStrategy)
+        if attack is None and masks is None and not watch:
             return None
         return Adversary(
             self.robust,
@@ -305,20 +310,28 @@ class ClassifierFederation(Federation):
         )
 
     def _make_model(self) -> dict[str, NDArray[Any]]:
-        config, dataset = self.config, self._dataset
-        seed = seed_for(config.seed, "model")
-        model = build_model(
-            config.model, dataset.input_shape, dataset.num_classes, seed, config.model_options
-        )
-        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        return self._beginning.arrays
 
     def _scores(self, server_round: int, grid: Grid) -> Record:
         scores: Record = {}
         if self.config.evaluate_clients and server_round > 0:
             scores["clients_evaluate"] = self._let_clients_evaluate(server_round, grid)
         if self._is_scored(server_round):
-            scores.update(self.evaluate(self.arrays))
+            scores.update(self._beginning.evaluate(self.arrays))
         return scores
+
+    def _observed(self, server_round: int) -> Record:
+        observed: Record = {}
+        if not isinstance(self.robust, MomentsStrategy):
+            return observed
+        byzantine = self.config.byzantine_ids()
+        if self.config.diagnostics:
+            observed["diagnostics"] = self.robust.resilience(set(range(self.config.clients)) - byzantine)
+        if server_round in self.config.embed_rounds and (clients := self.robust.last_round.clients):
+            planes = {what: principal_plane(rows) for what, rows in self.robust.seen().items()}
+            who = [i for i, client in enumerate(clients) if client in byzantine]
+            observed["planes"] = {**planes, "byzantine": who}
+        return observed
 
 
 class RecommenderFederation(Federation):
@@ -331,12 +344,12 @@ class RecommenderFederation(Federation):
         if attack is None or not isinstance(self.robust, ItemStrategy):
             return None
         return ItemAdversary(
-            self.robust, attack, config.byzantine_ids(), config.feedback.popularity, config.seed
+            self.robust, attack, config.byzantine_ids(), config.feedback.train.popularity, config.seed
         )
 
     def _make_model(self) -> dict[str, NDArray[Any]]:
         config = self.config
-        return config.make_model().arrays(config.feedback.num_items, config.seed)
+        return config.make_model().arrays(config.feedback.train.num_items, config.seed)
 
     def _scores(self, server_round: int, grid: Grid) -> Record:
         return self._let_clients_evaluate(server_round, grid) if self._is_scored(server_round) else {}
@@ -346,7 +359,7 @@ def federation(config: Config, nodes: int, recorder: Recorder | None = None) -> 
     """The federation of a configuration."""
     if isinstance(config, RecommendationConfig):
         return RecommenderFederation(config, nodes, recorder)
-    return ClassifierFederation(config, nodes, recorder)
+    return ServerScoredFederation(config, nodes, recorder)
 
 
 def _number(value: object) -> float:

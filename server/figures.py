@@ -125,6 +125,33 @@ def skew_picture(history: Sequence[Mapping[str, Any]], title: str, ink: str = PA
     return figure
 
 
+def planes_picture(history: Sequence[Mapping[str, Any]], title: str, ink: str = PAGE_INK) -> Figure | None:
+    """Parameters and gradients of clients by their principal components, attackers marked: a row a round."""
+    drawn = [(r["round"], r["planes"]) for r in history if r.get("planes")]
+    if not drawn:
+        return None
+    with _style(ink):
+        figure = _figure(6.4, 2.9 * len(drawn) + 0.6)
+        grid: Any = figure.subplots(len(drawn), 2, squeeze=False)
+        for places, (server_round, planes) in zip(grid, drawn, strict=True):
+            for place, what in zip(places, ("parameters", "gradients"), strict=True):
+                points = np.array(planes[what])
+                byzantine = np.isin(np.arange(len(points)), planes["byzantine"])
+                place.scatter(*points[~byzantine].T, s=22, label="honest")
+                place.scatter(*points[byzantine].T, s=26, marker="^", label="Byzantine")
+                place.set_title(f"{what}, round {server_round}", fontsize="medium")
+                place.set_xticks([])
+                place.set_yticks([])
+        handles, labels = grid.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+# Pictures of single rounds, by the name of their files; most runs have none of them.
+ROUND_PICTURES = {"skew": skew_picture, "planes": planes_picture}
+
+
 def to_svg(figure: Figure) -> str:
     """An SVG element for a page, in the page's own text colour."""
     out = io.BytesIO()

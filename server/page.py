@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from byzflower.server.claims import verdicts
-from byzflower.server.figures import curves, heat_map, skew_picture, to_svg
+from byzflower.server.figures import ROUND_PICTURES, curves, heat_map, to_svg
 from byzflower.server.results import Entry, Report, Table
 
 _STYLE = """
@@ -83,9 +83,10 @@ def _sections(report: Report) -> Iterator[str]:
     for panel in report.panels():
         yield from _panel(report, panel)
     for run in report.runs:
-        picture = skew_picture((run.result or {}).get("history", ()), run.place)
-        if picture is not None:
-            yield f"<figure>{to_svg(picture)}</figure>"
+        for draw in ROUND_PICTURES.values():
+            picture = draw((run.result or {}).get("history", ()), run.place)
+            if picture is not None:
+                yield f"<figure>{to_svg(picture)}</figure>"
     if report.failures:
         yield "<h2>Failed runs</h2>"
         for run in report.failures:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from byzflower.attacks.items import ITEM_ATTACKS, ItemAttack
 from byzflower.clients.recommender_settings import RecommenderSettings
 from byzflower.datasets.recsys import FEEDBACK
-from byzflower.models.recommenders import RECOMMENDERS
+from byzflower.models.recommenders import PERSONAL
 from byzflower.server.config import CommonConfig, unknown_name, unknown_options
 from byzflower.strategies.items import ITEM_STRATEGIES, ItemStrategy
 
@@ -16,7 +16,10 @@ from byzflower.strategies.items import ITEM_STRATEGIES, ItemStrategy
 class RecommendationConfig(RecommenderSettings, CommonConfig):
     """Everything that determines a run of a recommender. Field names, in kebab-case, are the options."""
 
-    metrics = ("HR@10", "HR@5", "nDCG@5", "nDCG@10", "loss")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """See `CommonConfig`."""
+        return ("HR@10", "HR@5", "nDCG@5", "nDCG@10", "loss")
 
     strategy: str = Field("median", description="aggregation rule of each item (see --list)")
     rounds: int = Field(200, ge=1, description="rounds of training, in each of which every user takes part")
@@ -31,12 +34,12 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
             for registry, name in (
                 (ITEM_ATTACKS, self.attack),
                 (ITEM_STRATEGIES, self.strategy),
-                (RECOMMENDERS, self.model),
+                (PERSONAL, self.model),
             )
         )
         mistakes = [
             *unknown_name("dataset", self.dataset, FEEDBACK),
-            *unknown_name("model", self.model, RECOMMENDERS),
+            *unknown_name("model", self.model, PERSONAL),
             *unknown_name("attack", self.attack, {**ITEM_ATTACKS, "none": None}),
             *unknown_name("strategy", self.strategy, ITEM_STRATEGIES),
             *unknown_options("attack-options", attack, self.attack_options),

@@ -19,6 +19,7 @@ from byzflower.server.tasks import Config
 Record = dict[str, Any]
 # What differs from run to run on the same configuration; kept in rounds.jsonl, left out of result.json.
 _VOLATILE = ("seconds", "wire_bytes")
+# A round that was evaluated has one of these: of a classifier, of a recommender.
 
 
 @dataclass

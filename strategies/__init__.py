@@ -1,6 +1,7 @@
 """Robust aggregation rules, each a pure function on (n, d) tensors and a Flower Strategy."""
 
 from byzflower.strategies.aksel import Aksel, aksel
+from byzflower.strategies.arfrs import AGRFRS, ARFRS, RRFRS, SRFRS, MomentsStrategy
 from byzflower.strategies.base import RobustStrategy, RoundRecord, TooManySkippedRounds
 from byzflower.strategies.bulyan import Bulyan, bulyan
 from byzflower.strategies.caf import CAF, caf
@@ -20,6 +21,7 @@ from byzflower.strategies.median import Median, median
 from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
 from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
+from byzflower.strategies.norm_trimmed_mean import NormTrimmedMean, norm_trimmed_mean
 from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.pre_aggregation import (
     PRE_AGGREGATIONS,
@@ -41,7 +43,9 @@ from byzflower.strategies.smea import SMEA, smea
 from byzflower.strategies.trimmed_mean import TrimmedMean, trimmed_mean
 
 STRATEGIES: dict[str, type[RobustStrategy]] = {
+    "agrfrs": AGRFRS,
     "aksel": Aksel,
+    "arfrs": ARFRS,
     "bulyan": Bulyan,
     "caf": CAF,
     "centeredclipping": CenteredClipping,
@@ -59,22 +63,29 @@ STRATEGIES: dict[str, type[RobustStrategy]] = {
     "monna": MoNNA,
     "multikrum": MultiKrum,
     "normclipping": NormClipping,
+    "normtrimmedmean": NormTrimmedMean,
     "rbtm": RBTM,
+    "rrfrs": RRFRS,
     "robustdpfl": RobustDPFL,
     "signguard": SignGuard,
     "safesparse": SafeSparse,
     "signmajority": SignMajority,
     "smea": SMEA,
+    "srfrs": SRFRS,
     "trimmedmean": TrimmedMean,
 }
 
 __all__ = [
+    "AGRFRS",
+    "ARFRS",
     "CAF",
     "LASA",
     "MDA",
     "PRE_AGGREGATIONS",
     "RBTM",
+    "RRFRS",
     "SMEA",
+    "SRFRS",
     "STRATEGIES",
     "AdaptiveClip",
     "AggregationResult",
@@ -94,9 +105,11 @@ __all__ = [
     "MeaMed",
     "Median",
     "MoNNA",
+    "MomentsStrategy",
     "MultiKrum",
     "NearestNeighborMixing",
     "NormClipping",
+    "NormTrimmedMean",
     "PackedRows",
     "PreAggregation",
     "RobustDPFL",
@@ -128,6 +141,7 @@ __all__ = [
     "monna",
     "multi_krum",
     "norm_clipping",
+    "norm_trimmed_mean",
     "rbtm",
     "robust_dpfl",
     "safe_sparse",

@@ -14,7 +14,10 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(400)]
 
 CLIENTS = 4
 COMMON = {"clients": CLIENTS, "byzantine": 1, "rounds": 3, "batches": 2, "model": "mlp"}
-JOBS = {"dense uploads, Median": {"strategy": "median", "attack": "bitflip"}}
+JOBS = {
+    "dense uploads, Median": {"strategy": "median", "attack": "bitflip"},
+    "top-k uploads, SafeSparse": {"strategy": "safesparse", "upload": "topk", "attack": "bitflip"},
+}
 
 
 def kebab(options):

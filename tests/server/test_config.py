@@ -27,7 +27,7 @@ CHANGES = parse_options(
     "fraction_train=0.95, eval_every=2, evaluate_clients=true, max_skipped_rounds=5, max_client_weight=0.5,"
     "model_options=hidden=5, lr_decay_rounds=2, lr_decay=0.5, diagnostics=true, balanced_sampling=true,"
     "embed_rounds=3, root_samples=50, pack_size=16, densify=contributors, mask_attack=indexpoisoning,"
-    "mask_attack_options=share=0.5, upload_options=ratio=0.1"
+    "mask_attack_options=share=0.5, upload_options=ratio=0.1, negatives=3"
 ) | {"pre": "clip(max_norm=9), nnm"}
 # What an option needs besides.
 NEEDS = {
@@ -126,7 +126,7 @@ def test_every_mistake_is_a_line():
         ({"byzantine": 9}, "strategy multikrum: MultiKrum needs n > 2f + 2, got n=20, f=9"),
         ({"strategy": "krum", "clients": 4, "byzantine": 1}, "Krum needs n > 2f + 2, got n=4, f=1"),
         ({"strategy": "trimmedmean", "byzantine": 10}, "TrimmedMean needs n > 2f, got n=20, f=10"),
-        ({"fraction_train": 0.5}, "MultiKrum needs n > 2f + 2, got n=10, f=8"),
+        ({"fraction_train": 0.5}, "MultiKrum needs n > 2f + 2, got n=10, f=4"),
         ({"strategy_options": "num_selected=21"}, "num_selected=21, got n=20"),
         ({"strategy_options": "num_byzantine=0.5"}, "strategy-options: num_byzantine, as a fraction"),
         ({"strategy_options": "num_byzantine=-1"}, "num_byzantine must not be negative, got -1"),

@@ -1,0 +1,165 @@
+"""Moments uploads: full and compact are the same bits; everything hostile is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byzflower.uploads import Layout, Rejected
+from byzflower.uploads.moments import COMPACT, MomentsLayout, MomentsUpload, moments_layout
+from byzflower.uploads.optimizers import Adam
+
+SHAPES = {
+    "tables": {"p": (7, 3), "q": (5, 3)},  # all rows of one width
+    "mixed": {"w": (4, 3), "b": (4,), "scale": (), "bn.running_mean": (4,), "k": (2, 3, 2)},
+}
+SLOTS = ("m", "v")
+ADAM = Adam()
+
+
+def layout_of(kind):
+    model = Layout.of({name: np.zeros(shape, np.float32) for name, shape in SHAPES[kind].items()})
+    return MomentsLayout(model, SLOTS)
+
+
+def broadcast(layout, seed=0):
+    row = np.random.default_rng(seed).normal(size=layout.full.width).astype(np.float32)
+    state = layout.state(row)
+    state[2] = np.abs(state[2])
+    return row
+
+
+def rest_of(layout, row):
+    return ADAM.step(torch.from_numpy(layout.state(row)), torch.zeros(()), 3).numpy()
+
+
+def full_uploads(layout, row, touched):
+    """What clients that touch these rows send in the full form."""
+    rows = []
+    for i, mine in enumerate(touched):
+        g = np.zeros(layout.model.d, np.float32)
+        for r in mine:
+            start, stop = layout.starts[r], layout.starts[r + 1]
+            g[start:stop] = np.random.default_rng(100 * i + r).normal(size=stop - start)
+        state = ADAM.step(torch.from_numpy(layout.state(row)), torch.from_numpy(g), 3).numpy()
+        buffers = np.full(layout.model.num_buffers, i, np.float32)
+        rows.append(np.concatenate([state.reshape(-1), buffers]))
+    return rows
+
+
+def parse(arrays, layout, ids=(0,), cohort=False):
+    ids = list(ids)
+    return MomentsUpload.from_payload(
+        arrays, layout.full, ids, np.ones(len(ids)), [{} for _ in ids], cohort=cohort
+    )
+
+
+def named(layout, row):
+    return dict(zip(layout.full.names, layout.full.arrays(row), strict=True))
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_layout_knows_model_moments_and_rows(kind):
+    layout = layout_of(kind)
+    assert moments_layout(layout.full) == layout
+    assert layout.full.d == 3 * layout.model.d
+    rows = sum(s[0] if len(s) > 1 else 1 for n, s in SHAPES[kind].items() if "running" not in n)
+    assert layout.num_rows == rows
+    assert layout.starts[-1] == layout.model.d
+    assert layout.unit == (3 if kind == "tables" else 1)
+
+
+def test_arrays_without_moments_are_no_broadcast():
+    with pytest.raises(ValueError, match="not a model and the moments of its parameters"):
+        moments_layout(layout_of("tables").model)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@given(data=st.data())
+def test_full_and_compact_decode_to_the_same_bits(kind, data):
+    layout = layout_of(kind)
+    row = broadcast(layout)
+    rest = rest_of(layout, row)
+    touched = data.draw(
+        st.lists(st.sets(st.integers(0, layout.num_rows - 1)), min_size=1, max_size=4), label="touched"
+    )
+    rows = full_uploads(layout, row, touched)
+    ids = list(range(len(rows)))
+    one_by_one = MomentsUpload.concatenate([parse(named(layout, r), layout, [i]) for i, r in enumerate(rows)])
+    cohort = parse({"rows": np.stack(rows)}, layout, ids, cohort=True)
+    compact = one_by_one.without_untouched(rest, layout)
+    again = parse(compact.payload(layout.full, cohort=True), layout, ids, cohort=True)
+    assert [set(again.rows_of(i).tolist()) for i in ids] == touched
+    for upload in (one_by_one, cohort, compact, again):
+        states = upload.completed(rest, layout)
+        for state, r in zip(states, rows, strict=True):
+            assert state.tobytes() == layout.state(r).tobytes()
+        assert upload.buffers.tolist() == compact.buffers.tolist()
+    smaller = compact.take(ids[::-1])
+    assert smaller.take(ids[::-1]).values.tobytes() == compact.values.tobytes()
+    assert cohort.without_untouched(rest, layout).values.tobytes() == compact.values.tobytes()
+
+
+def test_bytes_are_those_of_the_compact_form():
+    layout = layout_of("mixed")
+    row = broadcast(layout)
+    (full,) = full_uploads(layout, row, [{0, 4}])
+    upload = parse(named(layout, full), layout).without_untouched(rest_of(layout, row), layout)
+    arrays = upload.payload(layout.full, cohort=False)
+    assert upload.client_bytes(layout.full) == [sum(a.nbytes for a in arrays.values())]
+
+
+def compact_arrays():
+    return {
+        "touched": np.array([1, 3, 0, 6], np.int32),
+        "splits": np.array([0, 2, 4], np.int64),
+        "values": np.ones((3, 12), np.float32),
+        "buffers": np.ones((2, 0), np.float32),
+    }
+
+
+def changed(**changes):
+    return {name: changes.get(name, array) for name, array in compact_arrays().items()}
+
+
+HOSTILE = {
+    "other type of rows": (changed(touched=np.array([1, 3, 0, 6], np.int64)), "'touched' is int64"),
+    "rows in two dimensions": (changed(touched=np.zeros((2, 2), np.int32)), "'touched' is int32 of 2"),
+    "double values": (changed(values=np.ones((3, 12))), "'values' is float64"),
+    "splits too short": (changed(splits=np.array([0, 4])), "'splits' does not divide 4 touched rows among 2"),
+    "splits beyond the end": (changed(splits=np.array([0, 2, 5])), "does not divide"),
+    "splits descend": (changed(splits=np.array([0, 5, 4])), "does not divide"),
+    "splits not from 0": (changed(splits=np.array([1, 2, 4])), "does not divide"),
+    "negative row": (changed(touched=np.array([-1, 3, 0, 6], np.int32)), r"not all in \[0, 12\)"),
+    "row too high": (changed(touched=np.array([1, 12, 0, 6], np.int32)), r"not all in \[0, 12\)"),
+    "a row twice": (changed(touched=np.array([3, 3, 0, 6], np.int32)), "not ascending"),
+    "rows descend": (changed(touched=np.array([1, 3, 6, 0], np.int32)), "not ascending"),
+    "values too short": (
+        changed(values=np.ones((3, 11), np.float32)),
+        r"has shape \(3, 11\), expected \(3, 12\)",
+    ),
+    "a slot too many": (changed(values=np.ones((4, 12), np.float32)), r"has shape \(4, 12\)"),
+    "buffers that are not there": (changed(buffers=np.ones((2, 1), np.float32)), "'buffers' has shape"),
+    "an array missing": (
+        {k: v for k, v in compact_arrays().items() if k != "splits"},
+        "a cohort sends one array",
+    ),
+    "rows of the wrong width": ({"rows": np.ones((2, 5), np.float32)}, "cohort matrix has shape"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_arrays_are_refused_with_the_reason(name):
+    arrays, reason = HOSTILE[name]
+    with pytest.raises(Rejected, match=reason):
+        parse(arrays, layout_of("tables"), [0, 1], cohort=True)
+
+
+def test_honest_arrays_of_that_form_are_not_and_clients_may_touch_nothing():
+    assert len(parse(compact_arrays(), layout_of("tables"), [0, 1], cohort=True)) == 2
+    nothing = changed(
+        touched=np.empty(0, np.int32), splits=np.zeros(3, np.int64), values=np.empty((3, 0), np.float32)
+    )
+    assert parse(nothing, layout_of("tables"), [0, 1], cohort=True).client_bytes(None) == [16, 16]
+    assert tuple(compact_arrays()) == COMPACT
