@@ -5,17 +5,19 @@ python benchmarks/recommendation.py --scaling
 """
 
 import argparse
+import contextlib
 import json
 import logging
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import Any
 
 import numpy as np
+import psutil
 
 from byzflower.models.mf import MF
 from byzflower.models.profiles import Profiles
@@ -25,8 +27,29 @@ from byzflower.server.tasks import make_config
 from byzflower.strategies.items import ITEM_STRATEGIES, ItemRows
 
 
+class Memory(threading.Thread):
+    """Watches what this process and all below it (Ray's, too) need; shared pages count once."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+
+    def run(self) -> None:
+        """Look four times a second."""
+        me = psutil.Process()
+        while True:
+            total = 0
+            for process in (me, *me.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += process.memory_full_info().pss
+            self.peak = max(self.peak, total)
+            time.sleep(0.25)
+
+
 def measure(options: dict[str, Any]) -> dict[str, Any]:
-    """Run one configuration; the median round after the first, in seconds, and the largest process in GB."""
+    """Run one configuration; the median round after the first, in seconds, and all processes' GB together."""
+    memory = Memory()
+    memory.start()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as out:
         config = make_config(
@@ -34,14 +57,13 @@ def measure(options: dict[str, Any]) -> dict[str, Any]:
         )
         history = simulate(config).recorder.records()
     rounds = [record["seconds"] for record in history if record["round"] > 1]
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "dataset": config.dataset,
         "strategy": config.strategy,
         "engine": config.engine,
         "seconds a round": statistics.median(r["round"] - r["evaluate"] for r in rounds),
         "of which aggregation": statistics.median(r["aggregate"] for r in rounds),
-        "GB": max(peaks) / 1e6,
+        "GB": memory.peak / 1e9,
     }
 
 

@@ -8,7 +8,7 @@ import torch
 
 from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.clients.recommender import _profiles
-from byzflower.datasets.recsys import load_feedback
+from byzflower.clients.recommender_settings import leave_one_out
 from byzflower.server.config import ConfigError
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import config_from_flower, make_config
@@ -114,7 +114,7 @@ def test_what_is_learned_is_lost_to_spattack_and_kept_without(tmp_path):
 def items_after(folder, **options):
     config = make_config({**JOB, "nodes": 1, **options, "out": str(folder)})
     outcome = simulate(config)
-    initial = config.make_model().arrays(config.feedback.num_items, config.seed)
+    initial = config.make_model().arrays(config.feedback.train.num_items, config.seed)
     saved = torch.load(outcome.recorder.folder / "model.pt", weights_only=True)
     return initial["items"], saved["items"].numpy()
 
@@ -126,14 +126,14 @@ def test_spattack_stops_a_mean_where_it_began(tmp_path):
 
 
 def test_negatives_are_items_that_the_user_never_touched():
-    feedback = load_feedback("synthetic-small")
-    users = tuple(range(feedback.num_users))
+    split = leave_one_out("synthetic-small", "")
+    users = tuple(range(split.train.num_users))
     profiles = _profiles("synthetic-small", "", 1, users)
     for user in users:
         own = slice(*profiles.splits[user : user + 2].tolist())
-        others = np.setdiff1d(profiles.items[own], feedback.of(user))
-        assert 0 < len(others) <= len(feedback.of(user))
-        assert feedback.test[user] not in others
+        others = np.setdiff1d(profiles.items[own], split.train.of(user))
+        assert 0 < len(others) <= len(split.train.of(user))
+        assert not np.isin(split.test.of(user), others).any()
 
 
 def test_a_table_that_never_moved_ranks_by_chance(tmp_path):
