@@ -16,6 +16,12 @@ CLIENTS = 4
 COMMON = {"clients": CLIENTS, "byzantine": 1, "rounds": 3, "batches": 2, "model": "mlp"}
 JOBS = {
     "dense uploads, Median": {"strategy": "median", "attack": "bitflip"},
+    "moments uploads, A-RFRS": {
+        "strategy": "arfrs",
+        "strategy_options": "filter=mda",
+        "lr": 0.001,
+        "attack": "bitflip",
+    },
     "top-k uploads, SafeSparse": {"strategy": "safesparse", "upload": "topk", "attack": "bitflip"},
 }
 
