@@ -27,6 +27,7 @@ FEWEST = {
     "multikrum": lambda f: 2 * f + 3,
     "bulyan": lambda f: 4 * f + 3,
     "trimmedmean": lambda f: 2 * f + 1,
+    "normtrimmedmean": lambda f: 2 * f + 1,
     "rbtm": lambda f: 2 * f + 1,
     "caf": lambda f: 2 * f + 1,
     **dict.fromkeys(("meamed", "mda", "smea", "monna", "dnc"), lambda f: f + 1),
