@@ -22,7 +22,7 @@ from byzflower.attacks import (
     Knowledge,
     TensorColumns,
 )
-from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, options_of, parse_options
+from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, parse_options
 from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS, FEEDBACK
 from byzflower.models import MODELS
@@ -145,11 +145,6 @@ class CommonConfig(RunSettings):
             return cls(**options)
         except ValidationError as error:
             raise ConfigError("\n".join(_readable(e) for e in error.errors())) from None
-
-    @classmethod
-    def from_flower(cls, run_config: Mapping[str, Any]) -> Self:
-        """Make a configuration of a Flower run config; see `options_of`."""
-        return cls.make(options_of(run_config))
 
 
 class RunConfig(ClientSettings, CommonConfig):

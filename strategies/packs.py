@@ -159,11 +159,6 @@ class PackedRows(Rows):
         return out
 
 
-def per_column(packs: Packs, values: torch.Tensor) -> torch.Tensor:
-    """Repeat a value per pack for each of its scalars: (P,) -> (d,)."""
-    return values.repeat_interleave(packs.size)[: packs.d]
-
-
 def mean_of_contributors(
     rows: PackedRows, weights: torch.Tensor, scales: torch.Tensor | None = None
 ) -> torch.Tensor:

@@ -54,15 +54,6 @@ class DenseUpload(Upload):
         return layout.names
 
     @classmethod
-    def parse_client(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> NDArray[Any]:
-        """Flatten one client's named arrays into a row.
-
-        Raises:
-            Rejected: missing, extra or reordered arrays, another shape or dtype.
-        """
-        return layout.row(cls.checked(arrays, layout))
-
-    @classmethod
     def checked(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> list[NDArray[Any]]:
         """Return one client's arrays if they are the model's.
 

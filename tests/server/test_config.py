@@ -284,5 +284,5 @@ def test_flowers_run_config_has_the_same_names_and_defaults():
 
 def test_flowers_run_config_is_checked_alike():
     with pytest.raises(ConfigError, match="unknown option 'batch_sise'; did you mean 'batch_size'"):
-        RunConfig.from_flower({"batch-sise": 3})
-    assert RunConfig.from_flower({"max-client-weight": 0.25, "strategy": "fedavg"}).max_client_weight == 0.25
+        config_from_flower({"batch-sise": 3})
+    assert config_from_flower({"max-client-weight": 0.25, "strategy": "fedavg"}).max_client_weight == 0.25
