@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
+from byzflower.clients.legacy import LegacyClient
 from byzflower.clients.recommender import RecommenderClient, answer_users
 from byzflower.clients.recommender_moments import MomentsRecommenderClient, fit_users
 from byzflower.clients.recommender_settings import RECOMMENDATION, RecommenderSettings
@@ -70,8 +71,7 @@ def cohort_client_app(
         return Message(_answer(message, context, make_client, hosted, answer_cohort), reply_to=message)
 
     def client_fn(context: Context) -> Client:
-        client = make_client(_partition(context), ConfigRecord(), context)
-        return client.to_client()
+        return LegacyClient(make_client(_partition(context), ConfigRecord(), context))
 
     return ClientApp(client_fn=client_fn, mods=[answer])
 

@@ -129,6 +129,7 @@ class InlineGrid(Grid):
             if reply is None:  # to Flower's engine, too, no reply means silence
                 return None
         except Exception as error:  # as the engine does: the server sees an error reply
+            logging.getLogger("flwr").warning("The client of node %d raised", node, exc_info=error)
             reply = error_reply(message, error)
         set_message_id(reply, f"reply-{message.metadata.message_id}")
         return reply

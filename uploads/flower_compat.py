@@ -6,6 +6,7 @@ Supported: flwr 1.26 (the default pin) up to 1.41. Nothing else in the package a
 import importlib
 import importlib.util
 import math
+import re
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any, TypeVar, cast
@@ -18,6 +19,11 @@ R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
 _NPY_STYPE = "numpy.ndarray"
 _MAX_HEADER_BYTES = 4096
+_NPY_LENGTH_BYTES = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4, b"\x93NUMPY\x03\x00": 4}
+_NPY_HEADER = re.compile(
+    rb"\{'descr': ?'(?P<dtype>[<>|=]?[A-Za-z]\d{0,4})', ?'fortran_order': ?(?P<order>True|False), ?"
+    rb"'shape': ?\((?P<shape>(?:\d{1,20}, ?)*\d{0,20})\),? ?\} *\n?"
+)
 
 
 class DecodeError(ValueError):
@@ -92,26 +98,39 @@ def npy_view(payload: bytes, max_bytes: int | None = None) -> np.ndarray[Any, An
     """Return a read-only view of the array in a .npy payload; see `array_view`."""
     if max_bytes is not None and len(payload) > max_bytes + _MAX_HEADER_BYTES:
         raise DecodeError(f"{len(payload)} bytes where at most {max_bytes} are expected")
-    stream = BytesIO(payload[:_MAX_HEADER_BYTES])
-    try:
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, dtype = read_header(stream, max_header_size=_MAX_HEADER_BYTES)
-    except Exception as error:  # NumPy's parser lets TokenError, IndexError and others through
-        raise DecodeError("not a NumPy array") from error
+    dtype, fortran_order, shape, start = _npy_header(payload)
     if dtype.hasobject or dtype.kind not in "fiubc":
         raise DecodeError(f"dtype {dtype} is not numeric")
     count = math.prod(shape)
-    if len(payload) - stream.tell() != count * dtype.itemsize:
+    if len(payload) - start != count * dtype.itemsize:
         raise DecodeError(f"{len(payload)} bytes do not hold what their header says")
-    flat = np.frombuffer(payload, dtype=dtype, count=count, offset=stream.tell())
+    flat = np.frombuffer(payload, dtype=dtype, count=count, offset=start)
     try:
         return flat.reshape(shape, order="F" if fortran_order else "C")
     except (ValueError, TypeError, OverflowError) as error:  # negative or absurd sides whose product fits
         raise DecodeError("the header's shape is not one of an array") from error
+
+
+def _npy_header(payload: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
+    """Read dtype, order and shape from a .npy payload, and where its data begin.
+
+    NumPy's own parser takes the header for Python source. That is more than a stranger's bytes should be
+    given, and in CPython 3.11 and 3.12 it fails at random where several threads parse at once.
+    """
+    length_bytes = _NPY_LENGTH_BYTES.get(payload[:8])
+    if length_bytes is None:
+        raise DecodeError("not a NumPy array")
+    text = 8 + length_bytes
+    start = text + int.from_bytes(payload[8:text], "little")
+    header = _NPY_HEADER.fullmatch(payload[text : min(start, _MAX_HEADER_BYTES)])
+    if header is None:
+        raise DecodeError("not a NumPy array")
+    try:
+        dtype = np.dtype(header["dtype"].decode())
+    except TypeError as error:
+        raise DecodeError(f"dtype {header['dtype'].decode()} does not exist") from error
+    shape = tuple(int(side) for side in header["shape"].split(b",") if side.strip())
+    return dtype, header["order"] == b"True", shape, start
 
 
 def array_record(arrays: dict[str, np.ndarray[Any, Any]]) -> ArrayRecord:

@@ -1,7 +1,10 @@
 """Arrays that are not copied until somebody asks for bytes, and bytes that nobody should trust."""
 
+import gc
 import pickle
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cloudpickle
 import numpy as np
@@ -19,6 +22,7 @@ from byzflower.uploads.flower_compat import (
     array_bytes,
     array_record,
     array_view,
+    npy_view,
     wire_bytes,
 )
 
@@ -247,3 +251,28 @@ def test_counted_bytes_are_those_sent_up_to_header_padding(xs):
     overhead = len(recorddict_to_proto(ours).SerializeToString()) - counted
     assert -64 * len(xs) <= overhead <= 200 * (len(xs) + 1)
     assert counted == sum(array_bytes(array) for array in ours["arrays"].values())
+
+
+def test_honest_arrays_are_read_on_many_threads_at_once():
+    """Python's own parser of such headers fails at random here (CPython 3.11, 3.12)."""
+
+    class Cycle:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            time.sleep(0)  # the collector lets another thread in, also in the middle of a parse
+
+    payload = Array(np.zeros((2, 4), np.float32)).data
+
+    def read(_):
+        Cycle()
+        return npy_view(payload).shape
+
+    before = gc.get_threshold()
+    gc.set_threshold(5, 2, 2)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert set(pool.map(read, range(4000))) == {(2, 4)}
+    finally:
+        gc.set_threshold(*before)
