@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flwr.client import NumPyClient
-from flwr.client.client import maybe_call_evaluate, maybe_call_fit, maybe_call_get_parameters
 from flwr.common import Code, EvaluateIns, FitIns, GetParametersIns, ndarrays_to_parameters
 from small import Target, model
 
@@ -19,9 +18,9 @@ PARAMETERS = ndarrays_to_parameters(list(model().values()))
 
 def answers(client):
     return (
-        maybe_call_fit(client, FitIns(PARAMETERS, {})),
-        maybe_call_evaluate(client, EvaluateIns(PARAMETERS, {})),
-        maybe_call_get_parameters(client, GetParametersIns({})),
+        client.fit(FitIns(PARAMETERS, {})),
+        client.evaluate(EvaluateIns(PARAMETERS, {})),
+        client.get_parameters(GetParametersIns({})),
     )
 
 
