@@ -32,17 +32,11 @@ from byzflower.server.diagnostics import (
     poisoning,
     similarity_of,
 )
-from byzflower.strategies.base import (
-    UPLOAD_MODE,
-    RobustStrategy,
-    SparseRows,
-    Stacked,
-    capped_weights,
-    stack,
-)
+from byzflower.strategies.base import UPLOAD_MODE, RobustStrategy
 from byzflower.strategies.packs import PackedRows
-from byzflower.strategies.result import Gradients
+from byzflower.strategies.result import Gradients, capped_weights
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.stack import SparseRows, Stacked, stack
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded

@@ -26,8 +26,9 @@ from byzflower.server.recommendation import RecommendationConfig
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
 from byzflower.server.tasks import Config
 from byzflower.strategies.arfrs import MomentsStrategy
-from byzflower.strategies.base import RobustStrategy, assign_clients, wait_for_nodes
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
+from byzflower.strategies.nodes import assign_clients, wait_for_nodes
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
 

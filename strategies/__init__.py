@@ -2,7 +2,7 @@
 
 from byzflower.strategies.aksel import Aksel, aksel
 from byzflower.strategies.arfrs import AGRFRS, ARFRS, RRFRS, SRFRS, MomentsStrategy
-from byzflower.strategies.base import RobustStrategy, RoundRecord, TooManySkippedRounds
+from byzflower.strategies.base import RobustStrategy, TooManySkippedRounds
 from byzflower.strategies.bulyan import Bulyan, bulyan
 from byzflower.strategies.caf import CAF, caf
 from byzflower.strategies.centered_clipping import CenteredClipping, centered_clipping
@@ -33,6 +33,7 @@ from byzflower.strategies.pre_aggregation import (
     Sparsify,
 )
 from byzflower.strategies.rbtm import RBTM, rbtm
+from byzflower.strategies.record import RoundRecord
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.robust_dpfl import RobustDPFL, robust_dpfl
 from byzflower.strategies.rows import Rows, TooFewClients

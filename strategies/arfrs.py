@@ -11,9 +11,10 @@ from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.server import Grid
 from numpy.typing import NDArray
 
-from byzflower.strategies.base import RobustStrategy, Stacked, StrategyOptions, capped_weights
-from byzflower.strategies.result import AggregationResult, NumByzantine, check, uniform_over
+from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.result import AggregationResult, NumByzantine, capped_weights, check, uniform_over
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.stack import Stacked
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.flower_compat import array_record, array_view
 from byzflower.uploads.layout import Layout

@@ -4,7 +4,6 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any, ClassVar, Literal, TypedDict, Unpack
 
@@ -17,24 +16,32 @@ from numpy.typing import NDArray
 
 from byzflower.randomness import numpy_generator, seed_for
 from byzflower.strategies.columns import column_median
+from byzflower.strategies.nodes import asked_clients, assign_clients, wait_for_nodes
 from byzflower.strategies.packs import PackedRows, over_contributors
 from byzflower.strategies.pre_aggregation import PreAggregation
-from byzflower.strategies.result import AggregationResult, Gradients, NumByzantine, count_byzantine
+from byzflower.strategies.record import RoundRecord
+from byzflower.strategies.result import (
+    AggregationResult,
+    Gradients,
+    NumByzantine,
+    capped_weights,
+    count_byzantine,
+)
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.stack import stack
 from byzflower.threads import one_thread
 from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
-from byzflower.uploads.flower_compat import array_record, array_view, records_of, wire_bytes
+from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
-from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat, TopKUpload
+from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat
 
 UploadMode = Literal["weights", "gradient", "topk"]
 Densify = Literal["zero", "contributors"]
 UPLOAD_MODE = "upload"
-_NOT_FINITE = "NaN or Inf in the upload"
 
 
 class TooManySkippedRounds(RuntimeError):
@@ -70,41 +77,6 @@ class StrategyOptions(TypedDict, total=False):
     configrecord_key: str
     train_metrics_aggr_fn: Any
     evaluate_metrics_aggr_fn: Any
-
-
-@dataclass
-class RoundRecord:
-    """What happened in one round of training.
-
-    Attributes:
-        round: server round, from 1.
-        clients: ids of the clients whose uploads reached the rule, ascending: the rows' order.
-        rejections: who was quarantined, and why.
-        selected: ids that the rule kept, for rules that select.
-        weights: weight of each of `clients` in the aggregate, for rules that weight.
-        dropped: ids that the rule left out, and why, for rules that say.
-        masks: (n, P) bool, the packs that each of `clients` sent; None unless uploads are sparse.
-        skipped: why the global model stayed as it was, or None.
-        info: numbers that the rule reports.
-        seconds: time spent decoding and aggregating.
-        bytes_down: array payload for the clients, each counted as if it were alone on its node.
-        bytes_up: array payload of the uploads, counted likewise.
-        wire_bytes: array payload as it travelled, "down" and "up": a cohort gets the model once.
-    """
-
-    round: int
-    clients: list[int] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-    selected: list[int] | None = None
-    weights: list[float] | None = None
-    dropped: list[Rejection] = field(default_factory=list)
-    masks: NDArray[np.bool_] | None = None
-    skipped: str | None = None
-    info: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    bytes_down: int = 0
-    bytes_up: int = 0
-    wire_bytes: dict[str, int] = field(default_factory=dict)
 
 
 class RobustStrategy(flwr_strategy.FedAvg, ABC):
@@ -342,7 +314,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         messages = self._messages(
             server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
         )
-        self._asked = {m.metadata.dst_node_id: _asked_clients(m, self.configrecord_key) for m in messages}
+        self._asked = {m.metadata.dst_node_id: asked_clients(m, self.configrecord_key) for m in messages}
         asked = sum(len(clients) or 1 for clients in self._asked.values())
         self._check_size(asked)
         self.last_round.bytes_down = asked * self._require_layout().nbytes
@@ -684,215 +656,3 @@ class RememberingStrategy(RobustStrategy):
         super().load_state_dict(state)
         previous = torch.from_numpy(np.array(state["previous"])).to(self.device)
         self.previous = previous if len(previous) else None
-
-
-@dataclass
-class Stacked(ABC):
-    """The uploads of a round: client ids ascending, reported sizes, and who had to be left out.
-
-    Attributes:
-        client_ids: of the n rows.
-        num_examples: (n,).
-        rejections: clients whose values are not finite.
-        d: columns of a row that are parameters.
-    """
-
-    client_ids: list[int]
-    num_examples: NDArray[np.float64]
-    rejections: list[Rejection]
-    d: int
-
-    masks: ClassVar[NDArray[np.bool_] | None] = None
-
-    @abstractmethod
-    def gradients(self, device: torch.device) -> Gradients:
-        """The n pseudo-gradients."""
-
-    @property
-    @abstractmethod
-    def buffers(self) -> torch.Tensor:
-        """The (n, num_buffers) steps of the buffers, on the CPU."""
-
-
-@dataclass
-class DenseMatrix(Stacked):
-    """Dense uploads.
-
-    Attributes:
-        rows: (n, width) pseudo-gradients and steps of the buffers.
-    """
-
-    rows: torch.Tensor
-
-    def gradients(self, device: torch.device) -> torch.Tensor:
-        """See `Stacked`."""
-        return self.rows[:, : self.d].to(device)
-
-    @property
-    def buffers(self) -> torch.Tensor:
-        """See `Stacked`."""
-        return self.rows[:, self.d :]
-
-
-@dataclass
-class SparseRows(Stacked):
-    """Top-k uploads.
-
-    Attributes:
-        upload: the n sparse models.
-        reference: the global row that they started from.
-    """
-
-    upload: TopKUpload
-    reference: NDArray[Any]
-
-    @property
-    def masks(self) -> NDArray[np.bool_]:  # type: ignore[override]
-        """The (n, P) packs that were sent."""
-        return self.upload.masks
-
-    def gradients(self, device: torch.device) -> PackedRows:
-        """See `Stacked`."""
-        upload = self.upload
-        return PackedRows(upload.packs, upload.masks, upload.values, self.reference[: self.d], device)
-
-    @property
-    def buffers(self) -> torch.Tensor:
-        """See `Stacked`."""
-        return torch.from_numpy(self.reference[self.d :] - self.upload.buffers)
-
-
-def stack(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> Stacked:
-    """Bring uploads of one kind into the order of their clients' ids, leaving out those with NaN or Inf.
-
-    Args:
-        uploads: of distinct clients.
-        reference: the global row to subtract models from; None if the uploads are gradients.
-        layout: the model's layout.
-    """
-    sparse = [upload for upload in uploads if isinstance(upload, TopKUpload)]
-    if sparse and reference is not None:
-        return stack_sparse(sparse, reference, layout)
-    return stack_dense(uploads, reference, layout)
-
-
-def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout: Layout) -> SparseRows:
-    """Do it with top-k uploads, of which only views are taken; see `stack`."""
-    found = {client: (upload, i) for upload in uploads for i, client in enumerate(upload.client_ids)}
-    limit = np.finfo(reference.dtype).max - np.abs(reference).max(initial=0)
-    finite, bad = [], []
-    for client in sorted(found):
-        upload, i = found[client]
-        if all(_within(values, limit) for values in (upload.values[i], upload.buffers[i])):
-            finite.append((client, upload, i))
-        else:
-            bad.append(Rejection(client, _NOT_FINITE))
-    clients = [client for client, _, _ in finite]
-    sizes = np.array([upload.num_examples[i] for _, upload, i in finite])
-    models = [upload.model(i) for _, upload, i in finite]
-    together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
-    return SparseRows(clients, sizes, bad, layout.d, together, reference)
-
-
-def _within(values: NDArray[Any], limit: float) -> bool:
-    """Whether no value is NaN, Inf, or so large that a difference to the model overflows."""
-    return not values.size or bool(-limit <= values.min() and values.max() <= limit)
-
-
-def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> DenseMatrix:
-    """Stack dense uploads into one matrix ordered by client id, leaving out rows with NaN or Inf.
-
-    Args:
-        uploads: `DenseUpload`s of distinct clients.
-        reference: the global row to subtract models from; None if the uploads are gradients.
-        layout: the model's layout.
-    """
-    dense = [upload for upload in uploads if isinstance(upload, DenseUpload)]
-    ids = [client for upload in dense for client in upload.client_ids]
-    position = {client: i for i, client in enumerate(sorted(ids))}
-    rows = np.empty((len(ids), layout.width), layout.row_dtype)
-    sizes = np.empty(len(ids))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for upload in dense:
-            for i, client in enumerate(upload.client_ids):
-                target = position[client]
-                sizes[target] = upload.num_examples[i]
-                upload.write_row(i, rows[target])
-                if reference is not None:
-                    np.subtract(reference, rows[target], out=rows[target])
-    matrix = torch.from_numpy(rows)
-    finite = finite_rows(matrix)
-    order = sorted(ids)
-    if bool(finite.all()):
-        return DenseMatrix(order, sizes, [], layout.d, matrix)
-    keep = finite.nonzero().squeeze(1)
-    bad = [Rejection(order[i], _NOT_FINITE) for i in (~finite).nonzero().squeeze(1).tolist()]
-    kept = keep.tolist()
-    for target, i in enumerate(kept):  # in place: a NaN must not cost another copy of everything
-        if target != i:
-            matrix[target] = matrix[i]
-    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, layout.d, matrix[: len(kept)])
-
-
-def finite_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """Boolean (n,): rows without NaN or Inf.
-
-    A finite sum proves a row finite, in one pass without a temporary; only rows whose sum is not
-    (because it overflowed, perhaps) are looked at value by value.
-    """
-    finite = torch.isfinite(matrix.sum(dim=1))
-    for i in (~finite).nonzero().squeeze(1).tolist():
-        finite[i] = torch.isfinite(matrix[i]).all()
-    return finite
-
-
-def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tensor:
-    """Normalise sizes to shares that sum to 1, none above `cap` (or 1/n if that is larger).
-
-    What is cut off is spread over the others in proportion to their sizes.
-    """
-    weights = num_examples.double() / num_examples.double().sum()
-    if cap is None:
-        return weights
-    cap = max(cap, 1 / len(weights))
-    capped = torch.zeros(len(weights), dtype=torch.bool)
-    while True:
-        over = (weights > cap) & ~capped
-        if not over.any():
-            return weights
-        capped |= over
-        free = 1 - cap * int(capped.sum())
-        rest = num_examples.double() * ~capped
-        share = rest / rest.sum() if rest.sum() > 0 else rest
-        weights = torch.where(capped, cap, share * free)
-
-
-def assign_clients(num_clients: int, nodes: Sequence[int]) -> dict[int, list[int]]:
-    """Spread clients 0..num_clients-1 over the nodes in even, contiguous cohorts (nodes by ascending id)."""
-    parts = np.array_split(np.arange(num_clients), min(num_clients, len(nodes)))
-    return {node: part.tolist() for node, part in zip(sorted(nodes), parts, strict=False)}
-
-
-def wait_for_nodes(grid: Grid, minimum: int, poll_seconds: float = 0.05, timeout: float = 300.0) -> list[int]:
-    """Return the connected nodes' ids, ascending, once there are at least `minimum`.
-
-    Flower's engines register nodes while the server already runs: a fraction taken too early is a
-    fraction of the few that were there.
-
-    Raises:
-        TimeoutError: fewer after `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while True:
-        nodes = sorted(grid.get_node_ids())
-        if nodes and len(nodes) >= minimum:
-            return nodes
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{len(nodes)} nodes connected after {timeout:.0f} s, {minimum} are needed")
-        time.sleep(poll_seconds)
-
-
-def _asked_clients(message: Message, configrecord_key: str) -> list[int]:
-    config = records_of(message.content, ConfigRecord)[configrecord_key]
-    asked = config.get(CLIENT_IDS, [])
-    return [int(client) for client in asked] if isinstance(asked, list) else []

@@ -99,3 +99,24 @@ def average(
     """
     share = uniform_over(selected, weights)
     return AggregationResult(rows.combine(share), selected, share, info or {})
+
+
+def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """Normalise sizes to shares that sum to 1, none above `cap` (or 1/n if that is larger).
+
+    What is cut off is spread over the others in proportion to their sizes.
+    """
+    weights = num_examples.double() / num_examples.double().sum()
+    if cap is None:
+        return weights
+    cap = max(cap, 1 / len(weights))
+    capped = torch.zeros(len(weights), dtype=torch.bool)
+    while True:
+        over = (weights > cap) & ~capped
+        if not over.any():
+            return weights
+        capped |= over
+        free = 1 - cap * int(capped.sum())
+        rest = num_examples.double() * ~capped
+        share = rest / rest.sum() if rest.sum() > 0 else rest
+        weights = torch.where(capped, cap, share * free)

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.strategies.base import RobustStrategy, StrategyOptions, finite_rows
+from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.items.rows import ItemRows, view_of
 from byzflower.strategies.result import check
 from byzflower.strategies.rows import TooFewClients
+from byzflower.strategies.stack import finite_rows
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.items import ItemUpload, join
 from byzflower.uploads.layout import Layout

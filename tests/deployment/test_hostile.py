@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from wireapp.behaviours import BEHAVIOURS, reply
+from wireapp.behaviours import BEHAVIOURS, SPARSE, reply
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(400)]
 
@@ -25,15 +25,22 @@ def scripts(names, nodes):
     return [["", *names[node::nodes]] for node in range(nodes)]
 
 
+UPLOADS = {
+    "weights": {name: case for name, case in BEHAVIOURS.items() if name not in ("exits", "hangs")},
+    "topk": SPARSE,
+}
+
+
 @pytest.mark.compat
-def test_whatever_a_node_sends_it_is_quarantined_and_named(deployment, tmp_path):
-    quick = [name for name in BEHAVIOURS if name not in ("exits", "hangs")]
+@pytest.mark.parametrize("upload", UPLOADS)
+def test_whatever_a_node_sends_it_is_quarantined_and_named(upload, deployment, tmp_path):
+    quick = list(UPLOADS[upload])
     shared = scripts(quick, HOSTILE)
     nodes = [{}] * HONEST + [{"behaviours": ",".join(script)} for script in shared]
     deployment.start_nodes(nodes)
     last = max(map(len, shared))
-    options = {"nodes": len(nodes), "rounds": last, "timeout": 60.0, "record": str(tmp_path / "record")}
-    deployment.run(APP, options, timeout=300)
+    options = {"nodes": len(nodes), "rounds": last, "timeout": 60.0, "upload": upload}
+    deployment.run(APP, {**options, "record": str(tmp_path / "record")}, timeout=300)
     initial, first, *others = rounds(tmp_path / "record")
     assert initial["b"] == [0, 0, 0]
     assert first["clients"] == list(range(len(nodes)))
@@ -45,7 +52,7 @@ def test_whatever_a_node_sends_it_is_quarantined_and_named(deployment, tmp_path)
             if name is None:
                 assert node in own["clients"]
             else:
-                assert re.search(BEHAVIOURS[name][1], said.pop(node)), (name, own["rejections"])
+                assert re.search(UPLOADS[upload][name][1], said.pop(node)), (name, own["rejections"])
         assert said == {}
         assert own["skipped"] is None
         assert own["b"] == [own["round"]] * 3  # every round, the honest add one

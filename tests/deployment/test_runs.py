@@ -7,8 +7,8 @@ from certificates import make_keys
 from processes import REPOSITORY, ended_deployment, sessions
 from run_local import DeploymentError, tail
 
-from byzflower.server.config import RunConfig
 from byzflower.server.simulation import simulate
+from byzflower.server.tasks import make_config
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(400)]
 
@@ -31,7 +31,11 @@ def kebab(options):
 
 
 def simulated(folder, **options):
-    return simulate(RunConfig.make({**options, "engine": "inline", "out": str(folder)})).result
+    return simulate(make_config({**options, "engine": "inline", "out": str(folder)})).result
+
+
+def result_of(real):
+    return json.loads((make_config(real).folder() / "result.json").read_text())
 
 
 @pytest.mark.compat
@@ -44,10 +48,31 @@ def test_real_processes_give_the_simulations_bits(job, deployment, tmp_path):
     deployment.start_nodes([{"byzantine": True, "attack": options["attack"]}, *[{}] * (CLIENTS - 1)])
     real = {**options, "attack": "none", "engine": "deployment", "out": str(tmp_path / "real")}
     deployment.run(REPOSITORY, kebab(real), timeout=240)
-    result = json.loads((RunConfig.make(real).folder() / "result.json").read_text())
+    result = result_of(real)
     assert result["rounds"] == options["rounds"]
     assert result["quarantined"] == 0
     assert result["model"] == attacked["model"] != honest["model"]
+
+
+@pytest.mark.compat
+def test_recommenders_users_on_real_nodes_give_the_simulations_bits(deployment, tmp_path):
+    """Each node is home to ten users, whose embeddings never leave it; attackers' profiles are made up."""
+    options = {
+        "task": "recommendation",
+        "dataset": "synthetic-small",
+        "strategy": "median",
+        "attack": "labelflip",
+        "rho": 0.1,
+        "rounds": 3,
+        "candidates": 20,
+    }
+    expected = simulated(tmp_path / "simulated", **options)
+    deployment.start_nodes([{}] * CLIENTS)
+    real = {**options, "engine": "deployment", "nodes": CLIENTS, "out": str(tmp_path / "real")}
+    deployment.run(REPOSITORY, kebab(real), timeout=240)
+    result = result_of(real)
+    assert result["model"] == expected["model"]
+    assert result["history"] == expected["history"]
 
 
 def test_tls_and_keys_let_in_whom_they_should(tmp_path):
@@ -61,7 +86,7 @@ def test_tls_and_keys_let_in_whom_they_should(tmp_path):
         deployment.run(REPOSITORY, kebab(real), timeout=200)
         admitted = ["SuperNode ID" in tail(deployment.log(f"node-{i}")) for i in range(stranger + 1)]
         assert admitted == [True, True, False]
-    result = json.loads((RunConfig.make(real).folder() / "result.json").read_text())
+    result = result_of(real)
     assert result["history"][-1]["clients"] == 2
     assert result["model"] == simulated(tmp_path / "simulated", **options)["model"]
 

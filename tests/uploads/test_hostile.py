@@ -12,7 +12,8 @@ from flwr.common import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
 
 from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, TooManySkippedRounds, TrimmedMean
-from byzflower.strategies.base import RoundTooLarge, stack_dense
+from byzflower.strategies.base import RoundTooLarge
+from byzflower.strategies.stack import stack_dense
 from byzflower.uploads import DenseUpload, Layout, encode_upload
 
 pytestmark = pytest.mark.compat

@@ -108,6 +108,29 @@ def unreadable(message, context):
     return content
 
 
+PACK_SIZE = 2
+
+
+def sparse(message, context):
+    """The honest answer in a top-k upload that sends every pack."""
+    values = np.concatenate([array.ravel() for array in model(message).values()])
+    mask = np.packbits(np.ones(-(-len(values) // PACK_SIZE), np.bool_))
+    return {"mask": mask, "values": values}
+
+
+def sent(**changes):
+    """Answer with a top-k upload some of whose arrays went through a function."""
+
+    def behave(message, context):
+        arrays = sparse(message, context)
+        return reply(
+            {name: changes.get(name, lambda array: array)(array) for name, array in arrays.items()},
+            client_id=partition(context),
+        )
+
+    return behave
+
+
 NOT_A_SIZE = "num-examples is "
 # name: (what the client does, what the record says)
 BEHAVIOURS = {
@@ -136,4 +159,15 @@ BEHAVIOURS = {
     "many clients": (many_clients, "one node claims to be 2 clients"),
     "exits": (exits, "no reply in time|client crashed"),
     "hangs": (hangs, "no reply in time|no reply"),
+}
+# the same for those who send top-k uploads: 9 scalars in 5 packs, so that 3 bits of the mask are spare
+SPARSE = {
+    "no mask": (sent(mask=lambda mask: mask[:0]), r"'mask' has shape \(0,\), expected \(1,\)"),
+    "long mask": (sent(mask=lambda mask: np.repeat(mask, 9)), r"'mask' has shape \(9,\), expected \(1,\)"),
+    "mask of another type": (sent(mask=lambda mask: mask.astype(np.bool_)), "'mask' has dtype bool"),
+    "bits beyond the last pack": (sent(mask=lambda mask: mask | np.uint8(1)), "bits set beyond its 5 packs"),
+    "more values than bits": (sent(values=lambda values: np.append(values, values[:1])), r"shape \(10,\)"),
+    "fewer values than bits": (sent(values=lambda values: values[:-1]), r"'values' has shape \(8,\)"),
+    "NaN values": (sent(values=lambda values: values * np.nan), "NaN or Inf"),
+    "a dense model": (honest, "a top-k upload has the arrays mask, values, got"),
 }

@@ -9,6 +9,7 @@ from flwr.server import Grid
 from flwr.serverapp import ServerApp
 
 from byzflower.strategies import Median
+from wireapp.behaviours import PACK_SIZE
 
 app = ServerApp()
 
@@ -22,6 +23,8 @@ def main(grid: Grid, context: Context) -> None:
         min_train_nodes=1,
         fraction_evaluate=0.0,
         max_round_bytes=options["max-round-bytes"],
+        upload=options["upload"],
+        pack_size=PACK_SIZE,
     )
 
     def write(server_round, arrays):
