@@ -65,6 +65,14 @@ def middle_value(values: torch.Tensor) -> torch.Tensor:
     return values.sort().values[(n - 1) // 2 : n // 2 + 1].mean()
 
 
+def count_signs(block: torch.Tensor) -> torch.Tensor:
+    """Numbers of positive, zero and negative values in each row of a block (n, c): float64 (3, n)."""
+    signs = block.sign().float()  # sums of up to 2**24 of them are exact
+    balance = signs.sum(dim=1).double()
+    nonzero = torch.linalg.vector_norm(signs, ord=1, dim=1).double()
+    return torch.stack([(nonzero + balance) / 2, block.shape[1] - nonzero, (nonzero - balance) / 2])
+
+
 def column_median(rows: Rows) -> torch.Tensor:
     """Coordinate-wise median, (d,); for even n the mean of the two middle values."""
     return mean_of_middle(rows, (rows.n - 1) // 2, rows.n // 2 + 1)

@@ -1,5 +1,6 @@
 """Pairwise squared distances that keep their order, at the price of about one Gram product."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -9,12 +10,15 @@ from byzflower.threads import map_blocks
 
 Block = Callable[[slice], torch.Tensor]
 
-_BLOCK_COLUMNS = 1 << 12
-_BLOCKS_PER_TASK = 8
+_BLOCK_COLUMNS = 1 << 13
+_BLOCKS_PER_TASK = 4
 # Differences of so many columns at a time stay in the L1 and L2 caches, and are summed without much error.
 _DIFFERENCE_COLUMNS = 1 << 9
 # Enough to find a row near the middle of most.
 _SAMPLE_COLUMNS = 1 << 8
+# So many products may be summed in float32, if their squares are not all below its range.
+_SUMMED_COLUMNS = 1 << 11
+_SHORT = 1e-15
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
 _CANCELLATION = 0.05
@@ -27,7 +31,36 @@ def finite_or_wide(
 ) -> torch.Tensor:
     """`compute(block)`, in float64 if `wide` or if it overflows: squares of values beyond 1e19 do."""
     result = compute(block.double() if wide else block)
-    return result if torch.isfinite(result).all() else compute(block.double())
+    return result if math.isfinite(result.sum()) else compute(block.double())
+
+
+def squared_lengths(values: torch.Tensor) -> torch.Tensor:
+    """Squared norms of the rows (n, c): float64 (n,), summed in float32 over a few columns at a time.
+
+    Rows so long or so short that their squares leave the range of float32 are summed in float64.
+    """
+    own = torch.promote_types(values.dtype, torch.float32)
+    tail = values.shape[1] % _SUMMED_COLUMNS
+    whole = values[:, : values.shape[1] - tail].view(len(values), -1, _SUMMED_COLUMNS)
+    norms = torch.linalg.vector_norm(whole, dim=2, dtype=own)
+    if tail:
+        norms = torch.cat([norms, torch.linalg.vector_norm(values[:, -tail:], dim=1, dtype=own)[:, None]], 1)
+    squares: torch.Tensor = norms.double().square_().sum(dim=1)
+    shortest, longest = norms.aminmax()
+    if not _SHORT < shortest <= longest < math.inf:
+        extreme = ~((norms > _SHORT) & (norms < torch.inf)).all(dim=1)
+        squares[extreme] = torch.linalg.vector_norm(values[extreme], dim=1, dtype=torch.float64).square_()
+    return squares
+
+
+def inner_products(values: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
+    """Inner products of the rows (n, c) with a (c,) point: float64 (n,), summed likewise."""
+    dtype = torch.promote_types(values.dtype, point.dtype)
+    starts = range(0, len(point), _SUMMED_COLUMNS)
+    parts = [slice(start, start + _SUMMED_COLUMNS) for start in starts]
+    products = torch.stack([torch.mv(values[:, part].to(dtype), point[part].to(dtype)) for part in parts])
+    total: torch.Tensor = products.sum(dim=0, dtype=torch.float64)
+    return total
 
 
 def squared_distances(block: Block, n: int, d: int, device: torch.device) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.columns import middle_value
+from byzflower.strategies.columns import count_signs, middle_value
 from byzflower.strategies.layers import combine_layers, split_layers
 from byzflower.strategies.pre_aggregation import Sparsify
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
@@ -72,11 +72,8 @@ def _within(values: torch.Tensor, width: float) -> torch.Tensor:
 
 def _positive_share(rows: Rows) -> torch.Tensor:
     """Share of positive among nonzero values, 1/2 if there are none: (n,)."""
-
-    def count(block: torch.Tensor, columns: slice) -> torch.Tensor:
-        return torch.stack([(block > 0).sum(dim=1), (block != 0).sum(dim=1)])
-
-    positive, nonzero = rows.total(count)
+    positive, _, negative = rows.total(lambda block, columns: count_signs(block))
+    nonzero = positive + negative
     return torch.where(nonzero > 0, positive / nonzero, 0.5)
 
 

@@ -9,8 +9,10 @@ import torch
 
 from byzflower.strategies.distances import (
     finite_or_wide,
+    inner_products,
     mixed_distances,
     squared_distances,
+    squared_lengths,
     with_point,
 )
 from byzflower.threads import map_blocks
@@ -20,7 +22,8 @@ Columns = slice | torch.Tensor
 
 # Scalars in a block: 1 MiB of float32, which stays in the L2 cache while it is worked on.
 _BLOCK_SCALARS = 1 << 18
-_COMBINE_COLUMNS = 1 << 15
+# Where there is little to do but read, it pays to be called less often.
+_WIDE_COLUMNS = 1 << 15
 
 
 class TooFewClients(ValueError):
@@ -90,9 +93,11 @@ class Rows(ABC):
         width = width or max(1, _BLOCK_SCALARS // self.n)
         return map_blocks(lambda columns: work(self.block(columns), columns), self.d, width)
 
-    def total(self, work: Callable[[torch.Tensor, slice], torch.Tensor]) -> torch.Tensor:
+    def total(
+        self, work: Callable[[torch.Tensor, slice], torch.Tensor], width: int | None = None
+    ) -> torch.Tensor:
         """Sum of `work(block, columns)` over all blocks of columns, in float64 and always the same order."""
-        results = self.map(work)
+        results = self.map(work, width)
         total = results[0].double().clone()
         for result in results[1:]:
             total += result
@@ -101,18 +106,23 @@ class Rows(ABC):
     def combine(self, weights: torch.Tensor) -> torch.Tensor:
         """Sum of the rows with the given weights: (n,) -> (d,).
 
-        Rows of weight zero never enter, not even times zero, and no copy of the others is made.
+        Rows of weight zero never enter: where NaN or Inf times zero would, they are left out.
         """
         used = (weights != 0).nonzero().squeeze(1)
-        share = _in_range(weights[used], self.dtype)
-        everything = len(used) == self.n
+        share = _in_range(weights, self.dtype)
+        few = 2 * len(used) < self.n
         out = torch.empty(self.d, dtype=self.dtype, device=self.device)
 
-        def work(block: torch.Tensor, columns: slice) -> None:
-            block = block if everything else block[used]
-            out[columns] = torch.mv(block.to(share.dtype).T, share)
+        def weigh(block: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+            return torch.mv(block.to(share.dtype).T, share)
 
-        self.map(work, _COMBINE_COLUMNS)
+        def work(block: torch.Tensor, columns: slice) -> None:
+            total = None if few else weigh(block, share)  # zero times a number costs less than a copy
+            if total is None or not torch.isfinite(total).all():
+                total = weigh(block[used], share[used])
+            out[columns] = total
+
+        self.map(work, _WIDE_COLUMNS)
         return out
 
     def row(self, index: int) -> torch.Tensor:
@@ -138,20 +148,19 @@ class Rows(ABC):
             def squares(values: torch.Tensor) -> torch.Tensor:
                 if point is not None:
                     values = values - point[columns]
-                norms: torch.Tensor = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64)
-                return norms.square_()
+                return squared_lengths(values)
 
             return finite_or_wide(squares, block)
 
-        return self.total(work)
+        return self.total(work, _WIDE_COLUMNS)
 
     def products(self, point: torch.Tensor) -> torch.Tensor:
         """Inner products of the rows with a (d,) point, float64 (n,)."""
 
         def work(block: torch.Tensor, columns: slice) -> torch.Tensor:
-            return block.double() @ point[columns].double()  # of nearly orthogonal rows little is left
+            return finite_or_wide(lambda values: inner_products(values, point[columns]), block)
 
-        return self.total(work)
+        return self.total(work, _WIDE_COLUMNS)
 
     def mixed(self, mixing: torch.Tensor) -> "MixedRows":
         """The rows W X, for W (m, n)."""

@@ -7,12 +7,13 @@ import torch
 
 from byzflower.randomness import torch_generator
 from byzflower.strategies.base import RememberingStrategy, StrategyOptions
-from byzflower.strategies.columns import middle_value
+from byzflower.strategies.columns import count_signs, middle_value
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
 from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
+from byzflower.threads import map_blocks, one_thread
 
+_SAMPLED_COLUMNS = 1 << 13
 # Mean shift needs a bandwidth; half of the distances being zero would give none.
 _LEAST_BANDWIDTH = 1e-6
 
@@ -70,12 +71,9 @@ def _features(
     """(n, 3 or 4): fractions of positive, zero and negative values; cosine to the reference."""
     count = max(1, round(fraction * rows.d))
     sample = torch.randperm(rows.d, generator=torch_generator(seed, "signs"))[:count].sort().values
-    sampled = Rows.of(rows.block(sample.to(rows.device)))
-
-    def count_signs(block: torch.Tensor, columns: slice) -> torch.Tensor:
-        return torch.stack([(block > 0).sum(dim=1), (block == 0).sum(dim=1), (block < 0).sum(dim=1)])
-
-    features = list(sampled.total(count_signs) / count)
+    sample = sample.to(rows.device)
+    counts = map_blocks(lambda part: count_signs(rows.block(sample[part])), count, _SAMPLED_COLUMNS)
+    features = list(torch.stack(counts).sum(dim=0) / count)
     if reference is not None:
         size = norms * torch.linalg.vector_norm(reference, dtype=torch.float64)
         features.append(torch.where(size > 0, rows.products(reference) / size, 0.0))

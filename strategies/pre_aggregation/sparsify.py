@@ -9,6 +9,7 @@ import torch
 from byzflower.strategies.pre_aggregation.base import PreAggregation
 from byzflower.strategies.result import NumByzantine, check
 from byzflower.strategies.rows import Columns, Rows
+from byzflower.threads import map_blocks
 
 
 @dataclass(frozen=True)
@@ -36,36 +37,51 @@ class Sparsify(PreAggregation):
 class SparseRows(Rows):
     """Rows of which only some entries are seen, the rest being zero.
 
-    What is kept is a mask, a quarter of the size of float32 rows: a threshold alone would not do, as
-    mixtures are rounded in another way in blocks of another width.
+    What is kept is a bit per entry: a threshold alone would not do, as mixtures are rounded in another
+    way in blocks of another width.
     """
 
-    def __init__(self, base: Rows, mask: torch.Tensor) -> None:
+    def __init__(self, base: Rows, bits: torch.Tensor, first: int = 0) -> None:
         """Mask.
 
         Args:
             base: n rows.
-            mask: boolean (n, d), the entries to keep.
+            bits: uint8 (n, b), the entries to keep, eight in a byte, the first in its highest bit.
+            first: the bit of the first column.
         """
-        self._base, self._mask = base, mask
+        self._base, self._bits, self._first = base, bits, first
         self.n, self.d = base.n, base.d
         self.dtype, self.device, self.num_clients = base.dtype, base.device, base.num_clients
 
     @classmethod
     def of_largest(cls, rows: Rows, k: int) -> "SparseRows":
         """Keep each row's k < d largest entries."""
-        mask = torch.empty(rows.n, rows.d, dtype=torch.bool, device=rows.device)
-        for i in range(rows.n):
-            mask[i] = _largest(rows.row(i).abs_(), k)
-        return cls(rows, mask)
+        bits = torch.empty(rows.n, -(-rows.d // 8), dtype=torch.uint8, device=rows.device)
+
+        def keep(own: slice) -> None:
+            bits[own.start] = _packed(_largest(rows.row(own.start).abs_(), k))
+
+        map_blocks(keep, rows.n, 1)
+        return cls(rows, bits)
 
     def block(self, columns: Columns) -> torch.Tensor:
         """See `Rows`."""
-        return torch.where(self._mask[:, columns], self._base.block(columns), 0)
+        return torch.where(self._mask(columns), self._base.block(columns), 0)
 
     def part(self, columns: slice) -> Rows:
         """See `Rows`."""
-        return SparseRows(self._base.part(columns), self._mask[:, columns])
+        return SparseRows(self._base.part(columns), self._bits, self._first + columns.start)
+
+    def _mask(self, columns: Columns) -> torch.Tensor:
+        """Boolean (n, c): which of the entries in these columns are kept."""
+        if isinstance(columns, slice) and columns.step not in (None, 1):
+            columns = torch.arange(*columns.indices(self.d), device=self.device)
+        if isinstance(columns, torch.Tensor):
+            places = columns + self._first
+            return (self._bits[:, places // 8] >> (7 - places % 8)) & 1 > 0
+        start, stop, _ = (self._first + end for end in columns.indices(self.d))
+        held = self._bits[:, start // 8 : -(-stop // 8)]
+        return _unpacked(held)[:, start % 8 : start % 8 + stop - start]
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """See `Rows`."""
@@ -74,6 +90,24 @@ class SparseRows(Rows):
     def claims(self, weights: torch.Tensor) -> torch.Tensor:
         """See `Rows`."""
         return self._base.claims(weights)
+
+
+_SHIFTS = torch.arange(7, -1, -1, dtype=torch.uint8)
+
+
+def _packed(mask: torch.Tensor) -> torch.Tensor:
+    """Eight entries of a boolean (d,) mask in a byte, the first in its highest bit."""
+    if not mask.is_cuda:
+        return torch.from_numpy(np.packbits(mask.numpy()))
+    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -len(mask) % 8)).view(-1, 8)
+    return (padded << _SHIFTS.to(mask.device)).sum(dim=1, dtype=torch.uint8)
+
+
+def _unpacked(held: torch.Tensor) -> torch.Tensor:
+    """What (n, b) bytes were packed of, boolean (n, 8 b)."""
+    if not held.is_cuda:
+        return torch.from_numpy(np.unpackbits(held.numpy(), axis=1).view(np.bool_))
+    return ((held[:, :, None] >> _SHIFTS.to(held.device)) & 1 > 0).flatten(1)
 
 
 def _largest(sizes: torch.Tensor, k: int) -> torch.Tensor:
