@@ -29,10 +29,13 @@ class Attack:
     Attributes:
         start_round: first round of the attack, from 1.
         stop_round: last round of the attack; None for no end.
+        needs_moments: whether it works only where the server sends an optimizer's moments.
     """
 
     start_round: int = 1
     stop_round: int | None = None
+
+    needs_moments: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the window.

@@ -1,6 +1,7 @@
 """Camouflage: another gradient that Adam turns into the very same model."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -59,6 +60,8 @@ class Camouflage(LocalAttack):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+
+    needs_moments: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the parameters.

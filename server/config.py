@@ -254,6 +254,8 @@ class RunConfig(ClientSettings, CommonConfig):
             mistakes.append(f"data set {self.dataset} needs a strategy that keeps moments, as arfrs")
         if moments and issubclass(ATTACKS.get(self.attack, Attack), CollusiveAttack):
             mistakes.append(f"attack {self.attack} cannot rewrite the moments uploads of {self.strategy}")
+        if ATTACKS.get(self.attack, Attack).needs_moments and not moments:
+            mistakes.append(f"attack {self.attack} needs a strategy that keeps moments, as arfrs")
         return mistakes
 
     def _attack_faults(self) -> list[str]:

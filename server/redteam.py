@@ -79,8 +79,12 @@ def _checked(place: str, make: Callable[[], Any]) -> MakeStrategy:
 
 
 def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
-    """Label, attack and parameters: none, every attack as published, and blunt variants of some."""
-    published: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in sorted(ATTACKS)]
+    """Label, attack and parameters: none, every attack as published, and blunt variants of some.
+
+    Not those that poison an optimizer's moments, which an ordinary strategy does not send.
+    """
+    names = sorted(name for name, attack in ATTACKS.items() if not attack.needs_moments)
+    published: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in names]
     return [("none", "none", {}), *published, *((f"{name} {text}", name, own) for name, text, own in _BLUNT)]
 
 

@@ -1,5 +1,6 @@
 """The rows that rules aggregate: a matrix, or what pre-aggregations make of one without copying it."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -143,14 +144,19 @@ class Rows(ABC):
 
     def squared_distances_to(self, point: torch.Tensor | None) -> torch.Tensor:
         """Squared distances from the rows to a (d,) point (None: zero), float64 (n,)."""
+        own = threading.local()  # a thread's differences, in one place: fresh memory costs more than they do
+
+        def away(values: torch.Tensor, columns: slice) -> torch.Tensor:
+            if point is None:
+                return values
+            if values.dtype != point.dtype:
+                return values - point[columns]
+            if not hasattr(own, "space"):
+                own.space = values.new_empty(self.n, _WIDE_COLUMNS)
+            return torch.sub(values, point[columns], out=own.space[:, : values.shape[1]])
 
         def work(block: torch.Tensor, columns: slice) -> torch.Tensor:
-            def squares(values: torch.Tensor) -> torch.Tensor:
-                if point is not None:
-                    values = values - point[columns]
-                return squared_lengths(values)
-
-            return finite_or_wide(squares, block)
+            return finite_or_wide(lambda values: squared_lengths(away(values, columns)), block)
 
         return self.total(work, _WIDE_COLUMNS)
 
