@@ -41,6 +41,19 @@ def one_thread() -> Iterator[None]:
                 torch.set_num_threads(_before)
 
 
+class Scratch(threading.local):
+    """Memory that each thread uses again and again: fresh pages cost more than what is written to them."""
+
+    _space: torch.Tensor | None = None
+
+    def like(self, values: torch.Tensor) -> torch.Tensor:
+        """A contiguous tensor of the shape and type of `values`, with anything in it."""
+        space, size = self._space, values.numel()
+        if space is None or space.numel() < size or space.dtype != values.dtype:
+            self._space = space = values.new_empty(size)
+        return space[:size].view(values.shape)
+
+
 def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
     """Call `work` with every block of `width` columns, on all cores; results come in the blocks' order.
 

@@ -104,8 +104,8 @@ def main() -> None:
         cells = [
             f"{seconds:.1f}",
             f"{server:.2f}",
-            f"{peak / uploads:.2f}",
             f"{first['before'] / 1e6:.0f} MB",
+            f"{(peak - first['before']) / uploads:.2f}",
         ]
         print(f"| {strategy} | {' | '.join(cells)} |", flush=True)
 

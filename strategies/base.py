@@ -14,6 +14,7 @@ from flwr.server import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from numpy.typing import NDArray
 
+from byzflower import memory
 from byzflower.randomness import numpy_generator, seed_for
 from byzflower.strategies.columns import column_median
 from byzflower.strategies.nodes import asked_clients, assign_clients, wait_for_nodes
@@ -42,6 +43,7 @@ from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat
 UploadMode = Literal["weights", "gradient", "topk"]
 Densify = Literal["zero", "contributors"]
 UPLOAD_MODE = "upload"
+_LARGE_ROUND = 1 << 28  # bytes of uploads that arrive in so many pieces that tidying up after them pays
 
 
 class TooManySkippedRounds(RuntimeError):
@@ -452,6 +454,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         if self.upload == "topk" and sent:
             record.info["bytes-to-dense"] = record.bytes_up / (len(sent) * layout.nbytes)
         started = time.perf_counter()
+        if sum(sent) >= _LARGE_ROUND:
+            memory.give_back()
         matrix = self._stack(uploads, layout)
         record.rejections += matrix.rejections
         record.clients = matrix.client_ids

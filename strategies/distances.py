@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from byzflower.threads import map_blocks
+from byzflower.threads import Scratch, map_blocks
 
 Block = Callable[[slice], torch.Tensor]
 
@@ -79,7 +79,8 @@ def squared_distances(block: Block, n: int, d: int, device: torch.device) -> tor
         device: of the blocks.
     """
     origin = _central(block(slice(0, d, max(1, -(-d // _SAMPLE_COLUMNS)))))
-    [gram] = _sum_over_blocks(block, d, lambda values: [finite_or_wide(partial(_gram, origin), values)])
+    gram_of = partial(_gram, origin, Scratch())
+    [gram] = _sum_over_blocks(block, d, lambda values: [finite_or_wide(gram_of, values)])
     distances, unreliable = _from_gram(gram, origin)
     groups = _groups(unreliable)
     if groups:
@@ -94,9 +95,9 @@ def _central(sample: torch.Tensor) -> int:
     return int(away.square_().sum(dim=1).argmin())
 
 
-def _gram(origin: int, values: torch.Tensor) -> torch.Tensor:
+def _gram(origin: int, scratch: Scratch, values: torch.Tensor) -> torch.Tensor:
     """Products of rows minus one of them."""
-    values = values - values[origin]
+    values = torch.sub(values, values[origin], out=scratch.like(values))
     return values @ values.T
 
 

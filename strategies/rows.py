@@ -1,6 +1,5 @@
 """The rows that rules aggregate: a matrix, or what pre-aggregations make of one without copying it."""
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -16,7 +15,7 @@ from byzflower.strategies.distances import (
     squared_lengths,
     with_point,
 )
-from byzflower.threads import map_blocks
+from byzflower.threads import Scratch, map_blocks
 
 T = TypeVar("T")
 Columns = slice | torch.Tensor
@@ -144,16 +143,14 @@ class Rows(ABC):
 
     def squared_distances_to(self, point: torch.Tensor | None) -> torch.Tensor:
         """Squared distances from the rows to a (d,) point (None: zero), float64 (n,)."""
-        own = threading.local()  # a thread's differences, in one place: fresh memory costs more than they do
+        scratch = Scratch()
 
         def away(values: torch.Tensor, columns: slice) -> torch.Tensor:
             if point is None:
                 return values
             if values.dtype != point.dtype:
                 return values - point[columns]
-            if not hasattr(own, "space"):
-                own.space = values.new_empty(self.n, _WIDE_COLUMNS)
-            return torch.sub(values, point[columns], out=own.space[:, : values.shape[1]])
+            return torch.sub(values, point[columns], out=scratch.like(values))
 
         def work(block: torch.Tensor, columns: slice) -> torch.Tensor:
             return finite_or_wide(lambda values: squared_lengths(away(values, columns)), block)
