@@ -1,5 +1,6 @@
 """Memory that was freed, given back to the system."""
 
+import contextlib
 import ctypes
 import sys
 
@@ -11,6 +12,5 @@ def give_back() -> None:
     """
     if sys.platform != "linux":
         return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
-    if trim is not None:
-        trim(0)
+    with contextlib.suppress(OSError, AttributeError):  # a static Python; another C library
+        ctypes.CDLL(None).malloc_trim(0)

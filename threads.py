@@ -46,11 +46,11 @@ class Scratch(threading.local):
 
     _space: torch.Tensor | None = None
 
-    def like(self, values: torch.Tensor) -> torch.Tensor:
-        """A contiguous tensor of the shape and type of `values`, with anything in it."""
-        space, size = self._space, values.numel()
-        if space is None or space.numel() < size or space.dtype != values.dtype:
-            self._space = space = values.new_empty(size)
+    def like(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """A contiguous tensor of the shape of `values`, and of their type if none is given."""
+        space, size, dtype = self._space, values.numel(), dtype or values.dtype
+        if space is None or space.numel() < size or space.dtype != dtype:
+            self._space = space = values.new_empty(size, dtype=dtype)
         return space[:size].view(values.shape)
 
 

@@ -71,7 +71,8 @@ def cohort_client_app(
         return Message(_answer(message, context, make_client, hosted, answer_cohort), reply_to=message)
 
     def client_fn(context: Context) -> Client:
-        return LegacyClient(make_client(_partition(context), ConfigRecord(), context))
+        made: NumPyClient | Client = make_client(_partition(context), ConfigRecord(), context)
+        return made if isinstance(made, Client) else LegacyClient(made)  # .to_client() is a common idiom
 
     return ClientApp(client_fn=client_fn, mods=[answer])
 

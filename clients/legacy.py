@@ -54,6 +54,7 @@ class LegacyClient(Client):
         if type(self._client).fit is NumPyClient.fit:
             return super().fit(ins)
         arrays, num_examples, metrics = self._client.fit(_arrays(ins.parameters), ins.config)
+        _expect("fit", (arrays, list), (num_examples, int), (metrics, dict))
         return FitRes(_OK, ndarrays_to_parameters(arrays), num_examples, metrics)
 
     def evaluate(self, ins: EvaluateIns) -> EvaluateRes:
@@ -61,7 +62,15 @@ class LegacyClient(Client):
         if type(self._client).evaluate is NumPyClient.evaluate:
             return super().evaluate(ins)
         loss, num_examples, metrics = self._client.evaluate(_arrays(ins.parameters), ins.config)
+        _expect("evaluate", (loss, float), (num_examples, int), (metrics, dict))
         return EvaluateRes(_OK, loss, num_examples, metrics)
+
+
+def _expect(method: str, *parts: tuple[object, type]) -> None:
+    if not all(isinstance(part, kind) for part, kind in parts):
+        kinds = ", ".join(kind.__name__ for _, kind in parts)
+        got = ", ".join(type(part).__name__ for part, _ in parts)
+        raise TypeError(f"{method} must return {kinds}, got {got}")
 
 
 def _arrays(parameters: Parameters) -> list[NDArray[Any]]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from byzflower.datasets.base import Dataset
 
 _FORMAT = 1
+_LOADING = threading.Lock()
 _PART = 1000
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -72,7 +74,8 @@ def _moments(x: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]
 
 def _open(folder: Path) -> Dataset:
     def mapped(name: str) -> NDArray[Any]:
-        array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        with _LOADING:  # NumPy reads headers with a parser that is not safe on threads in CPython 3.11
+            array: NDArray[Any] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
         return array
 
     labels = mapped("train_y")

@@ -17,7 +17,7 @@ _DIFFERENCE_COLUMNS = 1 << 9
 # Enough to find a row near the middle of most.
 _SAMPLE_COLUMNS = 1 << 8
 # So many products may be summed in float32, if their squares are not all below its range.
-_SUMMED_COLUMNS = 1 << 11
+_SUMMED_COLUMNS = 1 << 9
 _SHORT = 1e-15
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
@@ -40,6 +40,7 @@ def squared_lengths(values: torch.Tensor) -> torch.Tensor:
     Rows so long or so short that their squares leave the range of float32 are summed in float64.
     """
     own = torch.promote_types(values.dtype, torch.float32)
+    values = values if values.stride(1) == 1 else values.contiguous()  # else torch sums one by one
     tail = values.shape[1] % _SUMMED_COLUMNS
     whole = values[:, : values.shape[1] - tail].view(len(values), -1, _SUMMED_COLUMNS)
     norms = torch.linalg.vector_norm(whole, dim=2, dtype=own)
@@ -51,16 +52,6 @@ def squared_lengths(values: torch.Tensor) -> torch.Tensor:
         extreme = ~((norms > _SHORT) & (norms < torch.inf)).all(dim=1)
         squares[extreme] = torch.linalg.vector_norm(values[extreme], dim=1, dtype=torch.float64).square_()
     return squares
-
-
-def inner_products(values: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
-    """Inner products of the rows (n, c) with a (c,) point: float64 (n,), summed likewise."""
-    dtype = torch.promote_types(values.dtype, point.dtype)
-    starts = range(0, len(point), _SUMMED_COLUMNS)
-    parts = [slice(start, start + _SUMMED_COLUMNS) for start in starts]
-    products = torch.stack([torch.mv(values[:, part].to(dtype), point[part].to(dtype)) for part in parts])
-    total: torch.Tensor = products.sum(dim=0, dtype=torch.float64)
-    return total
 
 
 def squared_distances(block: Block, n: int, d: int, device: torch.device) -> torch.Tensor:

@@ -27,7 +27,7 @@ def robust_dpfl(gradients: Gradients, weights: torch.Tensor | None = None) -> Ag
     """
     rows = Rows.of(gradients)
     require(rows.n >= 2, "RobustDPFL", "n >= 2", rows.n)
-    scores = -rows.products(torch.ones(rows.d, dtype=rows.dtype, device=rows.device)) / rows.d
+    scores = -rows.total(lambda block, columns: block.sum(dim=1, dtype=torch.float64)) / rows.d
     selected = scores >= _split(scores)
     info = {"kept_score": float(scores[selected].mean())}
     if not selected.all():

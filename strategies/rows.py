@@ -9,7 +9,6 @@ import torch
 
 from byzflower.strategies.distances import (
     finite_or_wide,
-    inner_products,
     mixed_distances,
     squared_distances,
     squared_lengths,
@@ -159,11 +158,13 @@ class Rows(ABC):
 
     def products(self, point: torch.Tensor) -> torch.Tensor:
         """Inner products of the rows with a (d,) point, float64 (n,)."""
+        scratch = Scratch()
 
         def work(block: torch.Tensor, columns: slice) -> torch.Tensor:
-            return finite_or_wide(lambda values: inner_products(values, point[columns]), block)
+            wide = scratch.like(block, torch.float64).copy_(block)  # of nearly orthogonal rows little is left
+            return wide @ point[columns].double()
 
-        return self.total(work, _WIDE_COLUMNS)
+        return self.total(work)
 
     def mixed(self, mixing: torch.Tensor) -> "MixedRows":
         """The rows W X, for W (m, n)."""

@@ -21,8 +21,8 @@ _NPY_STYPE = "numpy.ndarray"
 _MAX_HEADER_BYTES = 4096
 _NPY_LENGTH_BYTES = {b"\x93NUMPY\x01\x00": 2, b"\x93NUMPY\x02\x00": 4, b"\x93NUMPY\x03\x00": 4}
 _NPY_HEADER = re.compile(
-    rb"\{'descr': ?'(?P<dtype>[<>|=]?[A-Za-z]\d{0,4})', ?'fortran_order': ?(?P<order>True|False), ?"
-    rb"'shape': ?\((?P<shape>(?:\d{1,20}, ?)*\d{0,20})\),? ?\} *\n?"
+    rb"\{'descr': ?'(?P<dtype>[<>|=]?[A-Zb-z]\d{0,4})', ?'fortran_order': ?(?P<order>True|False), ?"
+    rb"'shape': ?\((?P<shape>|(?:\d{1,20}, ?)+(?:\d{1,20})?)\),? ?\} *\n?"
 )
 
 
@@ -122,12 +122,12 @@ def _npy_header(payload: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], i
         raise DecodeError("not a NumPy array")
     text = 8 + length_bytes
     start = text + int.from_bytes(payload[8:text], "little")
-    header = _NPY_HEADER.fullmatch(payload[text : min(start, _MAX_HEADER_BYTES)])
+    header = _NPY_HEADER.fullmatch(payload[text:start]) if start <= _MAX_HEADER_BYTES else None
     if header is None:
         raise DecodeError("not a NumPy array")
     try:
         dtype = np.dtype(header["dtype"].decode())
-    except TypeError as error:
+    except Exception as error:  # NumPy warns of some names, and warnings may be errors
         raise DecodeError(f"dtype {header['dtype'].decode()} does not exist") from error
     shape = tuple(int(side) for side in header["shape"].split(b",") if side.strip())
     return dtype, header["order"] == b"True", shape, start

@@ -70,14 +70,17 @@ class SparseRows(Rows):
 
     def part(self, columns: slice) -> Rows:
         """See `Rows`."""
-        return SparseRows(self._base.part(columns), self._bits, self._first + columns.start)
+        start, stop, step = columns.indices(self.d)
+        if step != 1:
+            raise ValueError(f"a part must be columns in a row, got every {step}th")
+        return SparseRows(self._base.part(slice(start, stop)), self._bits, self._first + start)
 
     def _mask(self, columns: Columns) -> torch.Tensor:
         """Boolean (n, c): which of the entries in these columns are kept."""
         if isinstance(columns, slice) and columns.step not in (None, 1):
             columns = torch.arange(*columns.indices(self.d), device=self.device)
         if isinstance(columns, torch.Tensor):
-            places = columns + self._first
+            places = columns % self.d + self._first
             return (self._bits[:, places // 8] >> (7 - places % 8)) & 1 > 0
         start, stop, _ = (self._first + end for end in columns.indices(self.d))
         held = self._bits[:, start // 8 : -(-stop // 8)]
