@@ -5,6 +5,7 @@ import torch
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.result import AggregationResult, Gradients, average, require
 from byzflower.strategies.rows import Rows
+from byzflower.threads import Scratch
 
 
 def robust_dpfl(gradients: Gradients, weights: torch.Tensor | None = None) -> AggregationResult:
@@ -27,7 +28,12 @@ def robust_dpfl(gradients: Gradients, weights: torch.Tensor | None = None) -> Ag
     """
     rows = Rows.of(gradients)
     require(rows.n >= 2, "RobustDPFL", "n >= 2", rows.n)
-    scores = -rows.total(lambda block, columns: block.sum(dim=1, dtype=torch.float64)) / rows.d
+    scratch = Scratch()
+
+    def sums(block: torch.Tensor, columns: slice) -> torch.Tensor:  # row by row: equal rows must tie
+        return scratch.like(block, torch.float64).copy_(block).sum(dim=1)
+
+    scores = -rows.total(sums) / rows.d
     selected = scores >= _split(scores)
     info = {"kept_score": float(scores[selected].mean())}
     if not selected.all():

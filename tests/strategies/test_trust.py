@@ -230,3 +230,18 @@ def test_layers_of_mixtures(make, pre):
     rule = lasa if make is LASA else flguardian
     written_out = rule(rows.matrix().clone(), layers).gradient
     torch.testing.assert_close(rule(rows, layers).gradient, written_out, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d"), [(3, 5), (5, 5), (7, 999), (10, 5000), (33, 70_001)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_robust_dpfl_does_not_split_equal_rows(n, d, dtype):
+    row = torch.randn(1, d, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    assert robust_dpfl(row.expand(n, d).contiguous()).selected.all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-23, 1.0, 1e18])
+def test_fltrust_is_the_same_at_any_scale(scale):
+    g = torch.randn(3, 5000, generator=torch.Generator().manual_seed(1))
+    g[1:] = g[0] + 0.5 * g[1:]
+    expected = fltrust(g, g[0]).weights
+    torch.testing.assert_close(fltrust(g * scale, g[0] * scale).weights, expected, rtol=1e-4, atol=1e-6)
