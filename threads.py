@@ -16,6 +16,7 @@ _lock = threading.Lock()
 _thread = threading.local()
 _users = 0
 _before = 1
+_sharers = 1
 
 
 @contextmanager
@@ -75,18 +76,26 @@ def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
 
     blocks = [slice(start, min(start + width, columns)) for start in range(0, columns, width)]
     with one_thread():
-        if len(blocks) <= 1 or _workers() == 1 or getattr(_thread, "works", False):
+        if len(blocks) <= 1 or usable_cores() == 1 or getattr(_thread, "works", False):
             return [without_gradients(block) for block in blocks]
         return list(_pool().map(without_gradients, blocks))
 
 
-def _workers() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores() -> int:
+    """How many cores this process has for its work, at least 1: see `share_cores`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // _sharers)
+
+
+def share_cores(processes: int) -> None:
+    """Say that so many processes, this one among them, work side by side; before any work is done."""
+    global _sharers
+    _sharers = processes
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_workers(), "columns", initializer=_mark_worker)
+    return ThreadPoolExecutor(usable_cores(), "columns", initializer=_mark_worker)
 
 
 def _mark_worker() -> None:

@@ -1,6 +1,5 @@
 """The commands beside a single run: grid, report, redteam."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from byzflower.server.redteam import Verdict, attack_all, find_strategy
 from byzflower.server.results import RECIPE_FILE, Report, load_report, place_of
 from byzflower.server.runner import Progress, State, is_done, run_cells
 from byzflower.server.tables import to_csv, to_latex, to_markdown
+from byzflower.threads import usable_cores
 
 
 def grid(
@@ -46,7 +46,7 @@ def grid(
         folder = plan.folder(out)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECIPE_FILE).write_text(plan.source)
-        progress = _run_with_table(plan, cells, jobs or os.cpu_count() or 1)
+        progress = _run_with_table(plan, cells, jobs or usable_cores())
         failed += sum(own.state is State.FAILED for own in progress)
         for cell, own in zip(cells, progress, strict=True):
             if own.state is State.FAILED:

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -12,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.common import Context, Message, RecordDict
 from flwr.server import Grid
 
+from byzflower.threads import usable_cores
 from byzflower.uploads.flower_compat import (
     empty_run,
     enter_local_run,
@@ -58,7 +58,7 @@ class InlineGrid(Grid):
             )
             for node in range(1, num_nodes + 1)
         }
-        self._pool = ThreadPoolExecutor(num_workers or os.cpu_count(), thread_name_prefix="client")
+        self._pool = ThreadPoolExecutor(num_workers or usable_cores(), thread_name_prefix="client")
         self._ids = itertools.count(1)
         self._replies: dict[str, Future[Message | None]] = {}
 

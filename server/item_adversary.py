@@ -12,7 +12,7 @@ from byzflower.attacks.items import CraftedRows, ItemAttack, ItemView
 from byzflower.randomness import torch_generator
 from byzflower.server.adversary import Adversary, is_cohort, with_content
 from byzflower.strategies.items import ItemRows, ItemStrategy
-from byzflower.strategies.items.rows import view_of
+from byzflower.strategies.items.rows import gather, view_of
 from byzflower.uploads.flower_compat import array_record, records_of
 from byzflower.uploads.items import ItemUpload, join
 from byzflower.uploads.layout import Layout
@@ -140,7 +140,7 @@ class ItemAdversary(Adversary):
         mine = torch.tensor([rank[client] for client in byzantine.client_ids])
         chosen = crafted.chosen[mine]
         clients, items = chosen.nonzero(as_tuple=True)
-        rows = crafted.rows[items] if crafted.rows.ndim == 2 else crafted.rows[mine[clients], items]
+        rows = gather(crafted.rows, items) if crafted.rows.ndim == 2 else crafted.rows[mine[clients], items]
         splits = torch.cat([torch.zeros(1, dtype=torch.int64), chosen.sum(dim=1).cumsum(0)])
         forged = dataclasses.replace(
             byzantine,

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from byzflower.server.recipe import Cell
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import Config, make_config
+from byzflower.threads import share_cores
 
 ERROR_FILE = "error.txt"
 
@@ -74,7 +75,7 @@ def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher | None = None) 
         return progress
     with context.Manager() as manager, _ctrl_c() as stopped:
         news = manager.Queue()
-        with ProcessPoolExecutor(jobs, context, initializer=_prepare_worker) as pool:
+        with ProcessPoolExecutor(jobs, context, initializer=_prepare_worker, initargs=(jobs,)) as pool:
             futures: dict[Future[str], int] = {}
             for i in todo:
                 futures[pool.submit(_run_cell, i, cells[i].config.model_dump(), news)] = i
@@ -112,7 +113,8 @@ def _run_cell(index: int, options: dict[str, Any], news: Any) -> str:
     return State.STOPPED if outcome.interrupted else State.DONE
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(jobs: int) -> None:
+    share_cores(jobs)
     # An idle worker must survive Ctrl-C; while it runs a cell, `simulate` listens to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

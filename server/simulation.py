@@ -21,7 +21,7 @@ from byzflower.server.federation import OnRound, Outcome, federation
 from byzflower.server.inline import InlineGrid
 from byzflower.server.recorder import Recorder
 from byzflower.server.tasks import Config
-from byzflower.threads import one_thread
+from byzflower.threads import one_thread, usable_cores
 from byzflower.uploads.flower_compat import run_on_ray
 
 
@@ -54,7 +54,7 @@ def simulate(config: Config, on_round: OnRound | None = None, *, fresh: bool = F
 def _simulate_inline(
     config: Config, recorder: Recorder, on_round: OnRound | None, stop: threading.Event
 ) -> Outcome:
-    nodes = node_count(config, os.cpu_count() or 1)
+    nodes = node_count(config, usable_cores())
     grid = InlineGrid(client_app, nodes)
     gc.freeze()  # or the collector walks through all imported modules again and again
     try:

@@ -13,6 +13,8 @@ from byzflower.strategies.selection_network import select_middle, sort_rows
 # between two exchanges that threads do not wait for each other.
 _NETWORK_ROWS = 48
 _NETWORK_COLUMNS = 1 << 15
+# Up to so many float32 values NumPy sorts several times as fast, each, as more.
+_SORTED_ROWS = 512
 # A GPU wants more at a time: 16 million values.
 _CUDA_SCALARS = 1 << 24
 
@@ -27,11 +29,17 @@ def reduce_sorted_columns(
         reduce: gets a (c, n) tensor, one row per column; returns (c,). Called from several threads.
         used: indices of the rows to use, default all.
     """
+    return _reduce_columns(
+        rows, lambda block: reduce(_sorted_columns(block if used is None else block[used]))
+    )
+
+
+def _reduce_columns(rows: Rows, reduce: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Reduce every (n, c) block of columns to (c,): (n, d) -> (d,)."""
     out = torch.empty(rows.d, dtype=rows.dtype, device=rows.device)
 
     def work(block: torch.Tensor, columns: slice) -> None:
-        block = block if used is None else block[used]
-        out[columns] = reduce(_sorted_columns(block))
+        out[columns] = reduce(block)
 
     rows.map(work, max(1, _CUDA_SCALARS // rows.n) if rows.device.type == "cuda" else None)
     return out
@@ -41,9 +49,45 @@ def _sorted_columns(block: torch.Tensor) -> torch.Tensor:
     """(n, c) -> (c, n), each row sorted."""
     if block.is_cuda:
         return block.sort(dim=0).values.T
-    values = np.array(block.numpy().T, order="C")  # a copy even of a block of one row
+    values = _turned(block)
     values.sort(axis=1)  # several times as fast as torch's
     return torch.from_numpy(values)
+
+
+def _turned(block: torch.Tensor) -> NDArray[np.floating]:
+    """(n, c) -> (c, n): a copy even of a block of one row."""
+    return np.array(block.numpy().T, order="C")
+
+
+def _median_of_many(block: torch.Tensor) -> torch.Tensor:
+    """Median of the columns of an (n, c) block, n > 1, without sorting them whole: (c,)."""
+    values = _turned(block)
+    select = _middle_of_halves if values.shape[1] <= 2 * _SORTED_ROWS else _middle_of_parts
+    return torch.from_numpy(np.mean(select(values), axis=0, dtype=np.float64))
+
+
+def _middle_of_halves(values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    """The one or two middle values of each row, by sorting its halves.
+
+    Of two ascending lists a and b, the k least values together are the lesser of a[i] and b[k - 1 - i],
+    for all i, where a list that is at its end does not count.
+    """
+    n = values.shape[1]
+    a, b = values[:, : n // 2], values[:, n // 2 :]
+    a.sort(axis=1)
+    b.sort(axis=1)
+    down = b[:, ::-1]
+    if n % 2:
+        return [np.maximum(np.minimum(a, down[:, :-1]).max(axis=1), b[:, 0])]
+    return [np.minimum(a, down).max(axis=1), np.maximum(a, down).min(axis=1)]
+
+
+def _middle_of_parts(values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+    """The one or two middle values of each row, by parting its lesser from its greater ones."""
+    n = values.shape[1]
+    values.partition(n // 2, axis=1)
+    upper = values[:, n // 2]
+    return [upper] if n % 2 else [values[:, : n // 2].max(axis=1), upper]
 
 
 def mean_of_middle(rows: Rows, first: int, last: int) -> torch.Tensor:
@@ -75,6 +119,8 @@ def count_signs(block: torch.Tensor) -> torch.Tensor:
 
 def column_median(rows: Rows) -> torch.Tensor:
     """Coordinate-wise median, (d,); for even n the mean of the two middle values."""
+    if rows.device.type == "cpu" and rows.n > _SORTED_ROWS:
+        return _reduce_columns(rows, _median_of_many)
     return mean_of_middle(rows, (rows.n - 1) // 2, rows.n // 2 + 1)
 
 

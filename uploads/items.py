@@ -135,7 +135,13 @@ def join(uploads: Sequence[ItemUpload]) -> ItemUpload:
         np.concatenate([upload.num_examples for upload in uploads]),
         [metrics for upload in uploads for metrics in upload.metrics],
         np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]),
-        np.concatenate([upload.items for upload in uploads]),
-        np.concatenate([upload.rows for upload in uploads]),
-        np.concatenate([upload.dense for upload in uploads]),
+        _concatenated([upload.items for upload in uploads]),
+        _concatenated([upload.rows for upload in uploads]),
+        _concatenated([upload.dense for upload in uploads]),
     )
+
+
+def _concatenated(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays one after another; no copy if all but one are empty."""
+    filled = [array for array in arrays if array.size] or arrays
+    return filled[0] if len(filled) == 1 else np.concatenate(filled)

@@ -24,6 +24,14 @@ def view_of(array: NDArray[np.floating]) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
+def gather(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Rows of a CPU table: (m, d) and places in [0, m) of any shape -> (*places.shape, d).
+
+    Several times as fast as torch's own indexing for short rows, and than NumPy's with checks of the places.
+    """
+    return torch.from_numpy(np.take(table.numpy(), places.numpy(), axis=0, mode="clip"))
+
+
 class Batch(NamedTuple):
     """Items that received equally many rows.
 
@@ -111,10 +119,10 @@ class ItemRows:
 
     def spread(self) -> torch.Tensor:
         """Standard deviation (biased) of each item's rows, per coordinate: (k, d)."""
-        away = self.values.double() - self.means().double()[self.place]
+        away = self.values.double() - gather(self.means().double(), self.place)
         squares = torch.zeros(len(self), self.d, dtype=torch.float64)
         for places, rows in self.batches():
-            squares[places] = away[rows].square_().sum(dim=0)
+            squares[places] = gather(away, rows).square_().sum(dim=0)
         return (squares / self.counts[:, None]).sqrt_().float()
 
     def item_sums(self, scores: torch.Tensor) -> torch.Tensor:
@@ -130,7 +138,7 @@ class ItemRows:
             part = slice(start, start + width)
             values = self.values[part].double()
             if points is not None:
-                values = values - points[self.place[part]]
+                values = values - gather(points, self.place[part])
             out[part] = values.square_().sum(dim=1)
         return out
 
@@ -160,7 +168,7 @@ class ItemRows:
 
         def apply(block: slice) -> None:
             for places, rows in batches[block]:
-                out[places] = work(self.values[rows])
+                out[places] = work(gather(self.values, rows))
 
         map_blocks(apply, len(batches), 1)
         return out

@@ -62,7 +62,7 @@ def test_the_number_of_cores_does_not_matter(monkeypatch):
     x = torch.from_numpy(matrix(7, 200_001))
     results = []
     for workers in (1, 5):
-        monkeypatch.setattr(threads, "_workers", lambda workers=workers: workers)
+        monkeypatch.setattr(threads, "usable_cores", lambda workers=workers: workers)
         threads._pool.cache_clear()
         results.append((rows.gram(x, origin=x[0]), rows.median(x), rows.products(x, x[1])))
     threads._pool.cache_clear()
