@@ -8,7 +8,14 @@ from byzflower.attacks.items.base import CraftedRows, ItemAttack, ItemView, ever
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Noise(ItemAttack):
+class SpattackLD(ItemAttack):
+    """Spattack-L-D: all attackers send the same standard normal row for every item, in every round.
+
+    Attributes:
+        noise_seed: of the rows.
+        std: of the rows.
+    """
+
     noise_seed: int = 0
     std: float = 1.0
 
@@ -22,39 +29,27 @@ class _Noise(ItemAttack):
         if self.std <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
 
-    def noise(self, shape: torch.Size, stream: int = 0) -> torch.Tensor:
-        """The attackers' common noise, normal with mean 0."""
-        generator = torch.Generator().manual_seed(self.noise_seed + stream)
-        return torch.randn(shape, generator=generator) * self.std
+    def craft(self, view: ItemView) -> CraftedRows:
+        """Send noise for the chosen items."""
+        return CraftedRows(self.choose(view), self._noise(view.table.shape))
+
+    def choose(self, view: ItemView) -> torch.Tensor:
+        """All items, from everybody: (f, m)."""
+        return every_item(view)
 
     def craft_dense(self, view: ItemView) -> torch.Tensor:
         """Noise there, too."""
-        return self.noise(view.dense.shape[1:], stream=1)
+        return self._noise(view.dense.shape[1:], stream=1)
+
+    def _noise(self, shape: torch.Size, stream: int = 0) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.noise_seed + stream)
+        return torch.randn(shape, generator=generator) * self.std
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpattackLD(_Noise):
-    """Spattack-L-D: all attackers send the same standard normal row for every item, in every round.
+class SpattackLS(SpattackLD):
+    """Spattack-L-S: the rows of Spattack-L-D on items drawn by popularity."""
 
-    Attributes:
-        noise_seed: of the rows.
-        std: of the rows.
-    """
-
-    def craft(self, view: ItemView) -> CraftedRows:
-        """Send noise for all items."""
-        return CraftedRows(every_item(view), self.noise(view.table.shape))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpattackLS(_Noise):
-    """Spattack-L-S: the same rows on items drawn by popularity.
-
-    Attributes:
-        noise_seed: of the rows.
-        std: of the rows.
-    """
-
-    def craft(self, view: ItemView) -> CraftedRows:
-        """Send noise for the items that were drawn."""
-        return CraftedRows(popular_items(view), self.noise(view.table.shape))
+    def choose(self, view: ItemView) -> torch.Tensor:
+        """Items by popularity, for each attacker its own: (f, m)."""
+        return popular_items(view)

@@ -4,18 +4,22 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from byzflower.strategies.columns import column_median
 from byzflower.strategies.items.base import Convention, ItemResult
 from byzflower.strategies.items.bounded import FALLBACK, BoundedItemStrategy
+from byzflower.strategies.items.distances import ItemDistances
 from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.krum import krum
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.rows import Rows
 from byzflower.threads import map_blocks
 
-# Distances worked on at a time, in each thread.
-_BLOCK_DISTANCES = 1 << 19
+# Distances worked on at a time, in each thread: they stay in the L2 cache.
+_BLOCK_DISTANCES = 1 << 16
+# Up to so many float64 values NumPy sorts faster than it parts them.
+_SORTED_VALUES = 256
 
 
 def item_scores(values: torch.Tensor, neighbours: int, squared: bool) -> torch.Tensor:
@@ -30,20 +34,27 @@ def item_scores(values: torch.Tensor, neighbours: int, squared: bool) -> torch.T
         (b, c) float64 scores, least is best.
     """
     b, c, _ = values.shape
-    wide = values.double()
+    near = min(neighbours, c - 1)
+    distances = ItemDistances(values)
     scores = torch.empty(b, c, dtype=torch.float64)
     width = max(1, _BLOCK_DISTANCES // (b * c))
 
     def work(part: slice) -> None:
-        # Differences are squared one by one: nothing cancels, whatever the rows' size.
-        among = torch.cdist(wide[:, part], wide, compute_mode="donot_use_mm_for_euclid_dist")
-        own = torch.arange(part.start, min(part.stop, c))
-        among[:, own - part.start, own] = torch.inf
-        nearest = among.topk(min(neighbours, c - 1), dim=2, largest=False, sorted=True).values
-        scores[:, part] = (nearest.square() if squared else nearest).sum(dim=2)
+        among = distances.of(part)
+        nearest = _least((among if squared else among.sqrt_()).numpy(), near)
+        scores[:, part] = torch.from_numpy(nearest.sum(axis=2))
 
     map_blocks(work, c, width)
     return scores
+
+
+def _least(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """The `count` least values along the last axis, several times as fast as torch's topk; reorders all."""
+    if values.shape[-1] <= _SORTED_VALUES:
+        values.sort(axis=-1)
+    elif count < values.shape[-1]:
+        values.partition(count, axis=-1)
+    return values[..., :count]
 
 
 def neighbours(count: int, num_byzantine: int, convention: Convention) -> int:
