@@ -10,7 +10,14 @@ _MANY = 1 / 8
 
 
 class ItemDistances:
-    """Squared distances among c rows of each of b items, for some of the rows at a time."""
+    """Squared distances among c rows of each of b items, for some of the rows at a time.
+
+    Rows that equal an earlier one of their item (attackers like to send the same) have its distances:
+    only the first of them, a leader, is worked on.
+
+    Attributes:
+        leaders: (b, u) numbers of the rows to work on, ascending; u is what the item with most needs.
+    """
 
     def __init__(self, values: torch.Tensor) -> None:
         """Prepare what all pairs need.
@@ -20,37 +27,43 @@ class ItemDistances:
         """
         self._values = values.double()
         self._squares = self._values.square().sum(dim=2)
-        self._twins = _first_twins(self._values, self._squares)
+        self._first = _first_twins(self._values, self._squares)
+        leads = self._first == torch.arange(self._first.shape[1])
+        count = int(leads.sum(dim=1).max())
+        self.leaders = leads.int().argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+        self._twins = count < leads.shape[1]
 
     def of(self, part: slice) -> torch.Tensor:
-        """Squared distances (b, p, c) of some rows to all, float64; inf to themselves, 0 to equal rows."""
-        own, squares = self._values[:, part], self._squares[:, part, None]
+        """Squared distances (b, p, c) of some leaders to all rows, float64; inf to themselves, 0 to twins."""
+        leaders = self.leaders[:, part]
+        own = self._values.gather(1, leaders[:, :, None].expand(-1, -1, self._values.shape[2]))
+        squares = self._squares.gather(1, leaders)[:, :, None]
         distances = torch.baddbmm(self._squares[:, None], own, self._values.mT, alpha=-2).add_(squares)
-        _set_diagonal(distances, part.start, torch.inf)
+        itself = leaders[:, :, None]
+        distances.scatter_(2, itself, torch.inf)
         close = distances < _CANCELLATION * squares
-        if self._twins is not None:
-            same = self._twins[:, part, None] == self._twins[:, None]
+        if self._twins:
+            same = self._first.gather(1, leaders)[:, :, None] == self._first[:, None]
             close &= ~same
-            distances.masked_fill_(same, 0)
-            _set_diagonal(distances, part.start, torch.inf)
+            distances.masked_fill_(same, 0).scatter_(2, itself, torch.inf)
         many = int(close.count_nonzero())
         if many > _MANY * close.numel():
             exact = torch.cdist(own, self._values, compute_mode="donot_use_mm_for_euclid_dist")
-            distances = exact.square_()
-            _set_diagonal(distances, part.start, torch.inf)
-        elif many:
+            return exact.square_().scatter_(2, itself, torch.inf)
+        if many:
             item, row, other = close.nonzero(as_tuple=True)
             apart = own[item, row] - self._values[item, other]
             distances[close] = apart.square_().sum(dim=1)
         return distances
 
+    def of_all(self, leaders: torch.Tensor) -> torch.Tensor:
+        """Give what is known of the leaders, (b, u), to all rows: (b, c)."""
+        known = torch.empty(self._first.shape, dtype=leaders.dtype).scatter_(1, self.leaders, leaders)
+        return known.gather(1, self._first)
 
-def _set_diagonal(distances: torch.Tensor, start: int, value: float) -> None:
-    distances[:, :, start:].diagonal(dim1=1, dim2=2).fill_(value)
 
-
-def _first_twins(values: torch.Tensor, squares: torch.Tensor) -> torch.Tensor | None:
-    """Of each of c rows the number of the first that equals it, (b, c); None if all rows are different.
+def _first_twins(values: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+    """Of each of c rows the number of the first that equals it, its own if none does: (b, c).
 
     Rows with equal norms that differ may keep equal ones apart, which costs time but no exactness.
     """
@@ -61,5 +74,4 @@ def _first_twins(values: torch.Tensor, squares: torch.Tensor) -> torch.Tensor | 
     leader = order.gather(1, (places * begins).cummax(dim=1).values)
     first = torch.empty_like(order).scatter_(1, order, leader)
     leaders = values.gather(1, first[:, :, None].expand_as(values))
-    first = torch.where((values == leaders).all(dim=2), first, places)
-    return first if (first != places).any() else None
+    return torch.where((values == leaders).all(dim=2), first, places)

@@ -36,7 +36,7 @@ def item_scores(values: torch.Tensor, neighbours: int, squared: bool) -> torch.T
     b, c, _ = values.shape
     near = min(neighbours, c - 1)
     distances = ItemDistances(values)
-    scores = torch.empty(b, c, dtype=torch.float64)
+    scores = torch.empty(distances.leaders.shape, dtype=torch.float64)
     width = max(1, _BLOCK_DISTANCES // (b * c))
 
     def work(part: slice) -> None:
@@ -44,8 +44,8 @@ def item_scores(values: torch.Tensor, neighbours: int, squared: bool) -> torch.T
         nearest = _least((among if squared else among.sqrt_()).numpy(), near)
         scores[:, part] = torch.from_numpy(nearest.sum(axis=2))
 
-    map_blocks(work, c, width)
-    return scores
+    map_blocks(work, scores.shape[1], width)
+    return distances.of_all(scores)
 
 
 def _least(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:

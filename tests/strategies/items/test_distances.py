@@ -64,11 +64,24 @@ def _reference(rows):
 def test_distances(kind, part):
     rows = _rows(kind)
     before = rows.clone()
-    squares = ItemDistances(rows).of(part)
-    expected = _reference(rows)[:, part]
+    distances = ItemDistances(rows)
+    squares = distances.of(part)
+    leaders = distances.leaders[:, part, None].expand(-1, -1, rows.shape[1])
+    expected = _reference(rows).gather(1, leaders)
     torch.testing.assert_close(squares.sqrt(), expected.sqrt(), rtol=3e-7, atol=0)
     assert torch.equal(squares == 0, expected == 0), "equal rows, and only they, are at distance 0"
     assert torch.equal(rows, before)
+
+
+def test_equal_rows_are_worked_on_once():
+    rows = _rows("equal")
+    distances = ItemDistances(rows)
+    assert distances.leaders.tolist() == [[*range(21), *range(40, 60)]] * 4
+    known = distances.of_all(distances.leaders)
+    assert (known[:, 20:40] == 20).all()
+    assert ItemDistances(_rows("all equal")).leaders.tolist() == [[0]] * 4
+    one_item = torch.cat([_rows("equal")[:1], _rows("normal")[:1]])
+    assert ItemDistances(one_item).leaders.shape == (2, 60)
 
 
 @pytest.mark.parametrize("kind", KINDS)
