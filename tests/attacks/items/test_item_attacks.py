@@ -74,6 +74,13 @@ def test_the_sparse_attacks_upload_as_many_items_as_the_busiest_user_and_the_sam
     assert not everything[:, 0].any()
 
 
+@pytest.mark.parametrize("kind", [SpattackOS, SpattackLS])
+def test_the_sparse_attacks_poison_as_many_items_as_they_are_told(kind):
+    assert (kind(max_items=3).craft(view()).chosen.sum(dim=1) == 3).all()
+    with pytest.raises(ValueError, match="max_items must not be negative, got -1"):
+        kind(max_items=-1)
+
+
 def test_popular_items_are_drawn_more_often():
     drawn = sum(SpattackOS().craft(view(seed=s, max_items=2)).chosen.sum(dim=0) for s in range(50))
     assert drawn[9:].sum() > 4 * drawn[:6].sum()
