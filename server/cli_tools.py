@@ -14,7 +14,7 @@ from rich.table import Table
 from byzflower.server.claims import verdicts
 from byzflower.server.config import ConfigError, RunConfig
 from byzflower.server.console import complain, console, names_of_mistakes
-from byzflower.server.figures import PAGE_INK, ROUND_PICTURES, curves, heat_map, to_png, to_svg
+from byzflower.server.figures import PAGE_INK, ROUND_PICTURES, curves, has_curves, heat_map, to_png, to_svg
 from byzflower.server.page import OTHER_METRICS, to_html
 from byzflower.server.recipe import Cell, Plan, Scale, find_recipes, load_plan, select
 from byzflower.server.redteam import Verdict, attack_all, find_strategy
@@ -207,7 +207,8 @@ def markdown(loaded: Report) -> str:
             elif metric == recipe.metric or not table.is_empty:
                 lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
         for metric in (recipe.metric, *recipe.also):
-            lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")
+            if has_curves(loaded, panel, metric):
+                lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")
     lines += [f"![rounds]({name}.png)\n" for name, _ in _round_pictures(loaded, "black")]
     lines += [f"Failed: {run.place}: {run.error}\n" for run in loaded.failures]
     return "\n".join(lines)

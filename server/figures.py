@@ -17,6 +17,11 @@ from byzflower.server.results import Report, Table, number
 PAGE_INK = "#010203"
 
 
+def has_curves(report: Report, panel: Mapping[str, str], metric: str) -> bool:
+    """Whether there are results to draw `curves` of."""
+    return any(_histories(report, panel, row, metric) for row in report.axes[report.recipe.rows])
+
+
 def curves(report: Report, panel: Mapping[str, str], metric: str, ink: str = PAGE_INK) -> Figure | None:
     """A metric over rounds: a small figure per row, a line per column, mean and spread over seeds."""
     histories = {row: _histories(report, panel, row, metric) for row in report.axes[report.recipe.rows]}

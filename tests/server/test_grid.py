@@ -186,6 +186,22 @@ def test_the_reports_files(finished):
         assert "currentColor" in svg
 
 
+def test_the_report_of_a_part_names_no_picture_that_is_not_there(tmp_path):
+    recipe = tmp_path / "parts.toml"
+    text = RECIPE.format(rounds=1).replace("seed = [1, 2]", 'seed = [1]\npartition = ["iid", "dirichlet"]')
+    recipe.write_text(text)
+    folder = tmp_path / "runs" / "parts" / "full"
+    first = ["--only", "partition=dirichlet", "--only", "attack=labelflip", "--only", "strategy=fedavg"]
+    code, output = invoke("grid", str(recipe), "--out", str(tmp_path / "runs"), "--jobs", "1", *first)
+    assert code == 0, output
+    code, output = invoke("report", str(folder))
+    assert code == 0, output
+    text = (folder / "report" / "report.md").read_text()
+    pictures = re.findall(r"]\((.*?)\)", text)
+    assert pictures
+    assert all((folder / "report" / name).is_file() for name in pictures)
+
+
 def test_the_page_needs_no_network_and_escapes_what_it_shows(finished):
     _, out = finished
     invoke("report", str(out / "small" / "full"), "--html", str(out / "page.html"))
