@@ -19,9 +19,6 @@ def main(grid: Grid, context: Context) -> None:
     log = logging.getLogger("flwr")
     config = config_from_flower(context.run_config)
     recorder = Recorder(config)
-    if recorder.finished or not config.deployed:
-        recorder.restart()
-
     nodes = config.nodes or (config.clients if config.deployed else 1)
     metric = config.metrics[0]
 
@@ -30,5 +27,8 @@ def main(grid: Grid, context: Context) -> None:
         score = f", {metric} {record[metric]:.4f}" if metric in record else ""
         log.info("round %d/%d%s%s", record["round"], config.rounds, score, kept)
 
-    outcome = federation(config, nodes, recorder).run(grid, report)
+    with recorder.alone():
+        if recorder.finished or not config.deployed:
+            recorder.restart()
+        outcome = federation(config, nodes, recorder).run(grid, report)
     log.info("%s %.4f, results in %s", metric, outcome.result[metric], outcome.recorder.folder.resolve())

@@ -19,7 +19,7 @@ from byzflower.server.page import OTHER_METRICS, to_html
 from byzflower.server.recipe import Cell, Plan, Scale, find_recipes, load_plan, select
 from byzflower.server.redteam import Verdict, attack_all, find_strategy
 from byzflower.server.results import RECIPE_FILE, Report, load_report, place_of
-from byzflower.server.runner import Progress, State, is_done, run_cells
+from byzflower.server.runner import ENDED, Progress, State, is_done, run_cells
 from byzflower.server.tables import to_csv, to_latex, to_markdown
 from byzflower.threads import usable_cores
 
@@ -51,6 +51,11 @@ def grid(
         for cell, own in zip(cells, progress, strict=True):
             if own.state is State.FAILED:
                 complain(f"{_place(cell)}: {own.error} ({cell.config.folder()})")
+        elsewhere = sum(own.state is State.ELSEWHERE for own in progress)
+        if elsewhere:
+            console.print(
+                f"{elsewhere} runs are left to the process that is working on them", highlight=False
+            )
         if any(own.state is State.STOPPED for own in progress):
             console.print("stopped; the same command goes on from the last finished rounds", soft_wrap=True)
             raise typer.Exit(130)
@@ -149,7 +154,7 @@ class _LiveTable:
 
     def update(self, cells: Sequence[Cell], progress: Sequence[Progress]) -> None:
         """Draw it anew."""
-        done = sum(own.state in (State.DONE, State.FAILED) for own in progress)
+        done = sum(own.state in ENDED for own in progress)
         if self._done_before is None:
             self._done_before = done
         table = Table(title=f"{self._title}: {done} of {len(cells)} done{self._left(cells, progress, done)}")
@@ -166,7 +171,7 @@ class _LiveTable:
         """Time left, judged by the rounds finished since the start."""
         total = sum(cell.config.rounds for cell in cells)
         finished = sum(
-            cell.config.rounds if own.state in (State.DONE, State.FAILED) else own.round
+            cell.config.rounds if own.state in ENDED else own.round
             for cell, own in zip(cells, progress, strict=True)
         )
         new = finished - (self._done_before or 0) * (total / len(cells))

@@ -4,7 +4,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,19 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from byzflower.server.config import ConfigError
 from byzflower.server.tasks import Config
 
 Record = dict[str, Any]
 # What differs from run to run on the same configuration; kept in rounds.jsonl, left out of result.json.
 _VOLATILE = ("seconds", "wire_bytes")
-# A round that was evaluated has one of these: of a classifier, of a recommender.
+
+
+class RunBusy(ConfigError):
+    """Another process is working on the same run."""
 
 
 @dataclass
@@ -50,6 +56,23 @@ class Recorder:
         self.history: list[Record] = []
         settings = {k: _toml(v) for k, v in config.model_dump().items() if v is not None}
         _write_atomically(self.folder / "config.toml", tomli_w.dumps(settings).encode())
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep the folder from other processes; a process that ends, however it does, gives it back.
+
+        Raises:
+            RunBusy: another process has it.
+        """
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusy(f"another process is working on {self.folder}") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def finished(self) -> bool:

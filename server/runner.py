@@ -15,6 +15,7 @@ from queue import Empty
 from typing import Any, Protocol
 
 from byzflower.server.recipe import Cell
+from byzflower.server.recorder import RunBusy
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import Config, make_config
 from byzflower.threads import share_cores
@@ -30,6 +31,11 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     STOPPED = "stopped"
+    ELSEWHERE = "elsewhere"  # another process is working on it
+
+
+# There is nothing left to do for this process.
+ENDED = (State.DONE, State.FAILED, State.ELSEWHERE)
 
 
 @dataclass
@@ -106,6 +112,8 @@ def _run_cell(index: int, options: dict[str, Any], news: Any) -> str:
     news.put((index, 0, None, 0.0))
     try:
         outcome = simulate(config, on_round)
+    except RunBusy:
+        return State.ELSEWHERE
     except Exception:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ERROR_FILE).write_text(traceback.format_exc())

@@ -36,16 +36,16 @@ def simulate(config: Config, on_round: OnRound | None = None, *, fresh: bool = F
         fresh: forget earlier results of this configuration.
 
     Raises:
-        ConfigError: the resources asked for are not there.
+        ConfigError: the resources asked for are not there, or another process is working on this run.
     """
     if config.deployed:
         raise ConfigError("engine: a deployment is no simulation; it is started by `flwr run` (see docs)")
     recorder = Recorder(config)
-    if fresh:
-        recorder.restart()
-    if recorder.finished:
-        return Outcome(recorder.result(), recorder)
-    with _interruptible() as stop:
+    with recorder.alone(), _interruptible() as stop:
+        if fresh:
+            recorder.restart()
+        if recorder.finished:
+            return Outcome(recorder.result(), recorder)
         if config.engine == "inline":
             return _simulate_inline(config, recorder, on_round, stop)
         return _simulate_on_ray(config, recorder, on_round, stop)

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from byzflower.server import cli
-from byzflower.server.recipe import load_plan
+from byzflower.server.recipe import load_plan, select
+from byzflower.server.recorder import Recorder
 from byzflower.server.results import load_report
 from byzflower.server.runner import State, run_cells
 
@@ -146,6 +147,22 @@ def test_processes_report_their_progress(tmp_path):
     assert [own.state for own in progress] == [State.DONE, State.DONE]
     assert max(seen) == 3
     assert all(0 <= own.score <= 1 for own in progress)
+
+
+def test_a_cell_that_another_process_works_on_is_left_to_it(tmp_path):
+    recipe, out = write(tmp_path, rounds=1), tmp_path / "runs"
+    two = ["attack=labelflip", "strategy=fedavg"]
+    plan = load_plan(recipe, "full", str(out))
+    first, _ = select(plan.cells, plan.axes, two)
+    arguments = ["--only", two[0], "--only", two[1], "--jobs", "1", "--out", str(out)]
+    with Recorder(first.config).alone():
+        code, output = invoke("grid", str(recipe), *arguments)
+        assert code == 0, output
+        assert "1 runs are left to the process that is working on them" in output
+        assert len(results(out)) == 1
+    code, output = invoke("grid", str(recipe), *arguments)
+    assert code == 0, output
+    assert len(results(out)) == 2
 
 
 def test_the_report_has_means_best_values_and_the_papers(finished):

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from byzflower.server.config import RunConfig
-from byzflower.server.recorder import Checkpoint, Recorder, detection, model_digest, summarise
+from byzflower.server.recorder import (
+    Checkpoint,
+    Recorder,
+    RunBusy,
+    detection,
+    model_digest,
+    summarise,
+)
+from byzflower.server.simulation import simulate
 
 NAMES = ["w", "running_mean", "steps"]
 MODEL = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full(3, 0.5), np.array(77)]
@@ -77,6 +85,16 @@ def test_json_has_null_for_what_is_not_a_number(recorder):
     assert "NaN" not in text
     assert "Infinity" not in text
     assert recorder.result()["loss"] is None
+
+
+def test_a_run_is_one_process_at_a_time(config):
+    with Recorder(config).alone():
+        with pytest.raises(RunBusy, match="another process is working on "), Recorder(config).alone():
+            pass
+        with pytest.raises(RunBusy):
+            simulate(config)
+    with Recorder(config).alone():
+        pass
 
 
 def test_a_finished_run_says_the_same_when_it_is_read_again(config, recorder):
