@@ -113,29 +113,35 @@ def touched_items(view: ItemView) -> torch.Tensor:
     return (view.counts > 0).expand(view.num_byzantine, -1)
 
 
-def popular_items(view: ItemView, max_items: int = 0) -> torch.Tensor:
-    """Some items for each attacker, drawn by popularity: (f, m).
+@dataclass(frozen=True, kw_only=True)
+class PopularItemsAttack(ItemAttack):
+    """Base of attacks on items drawn by popularity.
 
-    Drawn without replacement, once, at the first call. Items that nobody has are never drawn.
-
-    Args:
-        view: of the first round of the attack.
-        max_items: how many; 0 for as many as the busiest benign client uploads.
+    Attributes:
+        max_items: how many each attacker poisons; 0 for as many as the busiest benign user uploads.
     """
-    if "chosen" not in view.memory:
-        f, m = view.num_byzantine, len(view.popularity)
-        weights = view.popularity.double().expand(f, m)
-        count = min(max_items or view.max_items, int((view.popularity > 0).sum()))
-        drawn = torch.multinomial(weights, count, replacement=False, generator=view.generator)
-        view.memory["chosen"] = torch.zeros(f, m, dtype=torch.bool).scatter_(1, drawn, True)
-    return view.memory["chosen"]
 
+    max_items: int = 0
 
-def check_max_items(max_items: int) -> None:
-    """Refuse a negative number of items.
+    def __post_init__(self) -> None:
+        """Check the parameters.
 
-    Raises:
-        ValueError: it is negative.
-    """
-    if max_items < 0:
-        raise ValueError(f"max_items must not be negative, got {max_items}")
+        Raises:
+            ValueError: the number of items is negative.
+        """
+        super().__post_init__()
+        if self.max_items < 0:
+            raise ValueError(f"max_items must not be negative, got {self.max_items}")
+
+    def choose(self, view: ItemView) -> torch.Tensor:
+        """Which client poisons which item, (f, m): drawn without replacement, once, at the first call.
+
+        Items that nobody has are never drawn.
+        """
+        if "chosen" not in view.memory:
+            f, m = view.num_byzantine, len(view.popularity)
+            weights = view.popularity.double().expand(f, m)
+            count = min(self.max_items or view.max_items, int((view.popularity > 0).sum()))
+            drawn = torch.multinomial(weights, count, replacement=False, generator=view.generator)
+            view.memory["chosen"] = torch.zeros(f, m, dtype=torch.bool).scatter_(1, drawn, True)
+        return view.memory["chosen"]

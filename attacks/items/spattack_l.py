@@ -8,9 +8,8 @@ from byzflower.attacks.items.base import (
     CraftedRows,
     ItemAttack,
     ItemView,
-    check_max_items,
+    PopularItemsAttack,
     every_item,
-    popular_items,
 )
 
 
@@ -54,24 +53,5 @@ class SpattackLD(ItemAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpattackLS(SpattackLD):
-    """Spattack-L-S: the rows of Spattack-L-D on items drawn by popularity.
-
-    Attributes:
-        max_items: how many each attacker poisons; 0 for as many as the busiest benign user uploads.
-    """
-
-    max_items: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the parameters.
-
-        Raises:
-            ValueError: the standard deviation is not positive, or the number of items negative.
-        """
-        super().__post_init__()
-        check_max_items(self.max_items)
-
-    def choose(self, view: ItemView) -> torch.Tensor:
-        """Items by popularity, for each attacker its own: (f, m)."""
-        return popular_items(view, self.max_items)
+class SpattackLS(PopularItemsAttack, SpattackLD):
+    """Spattack-L-S: the rows of Spattack-L-D on items drawn by popularity."""
