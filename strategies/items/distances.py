@@ -16,7 +16,7 @@ class ItemDistances:
     only the first of them, a leader, is worked on.
 
     Attributes:
-        leaders: (b, u) numbers of the rows to work on, ascending; u is what the item with most needs.
+        leaders: (b, u) numbers of the rows to work on; u is what the item with most needs.
     """
 
     def __init__(self, values: torch.Tensor) -> None:
@@ -30,7 +30,7 @@ class ItemDistances:
         self._first = _first_twins(self._values, self._squares)
         leads = self._first == torch.arange(self._first.shape[1])
         count = int(leads.sum(dim=1).max())
-        self.leaders = leads.int().argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+        self.leaders = leads.int().argsort(dim=1, descending=True, stable=True)[:, :count]
         self._twins = count < leads.shape[1]
 
     def of(self, part: slice) -> torch.Tensor:
