@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Collection, Iterable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,6 +18,36 @@ from byzflower.uploads.flower_compat import array_record, records_of
 from byzflower.uploads.items import ItemUpload, join
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import decode_reply
+
+
+class _Statistics:
+    """What attacks may ask about a round's benign rows: not all do, and each answer is a pass over them."""
+
+    def __init__(self, benign: ItemUpload, num_items: int) -> None:
+        self._benign = benign
+        self._num_items = num_items
+
+    @cached_property
+    def counts(self) -> torch.Tensor:
+        return self._scattered(self._rows.counts)
+
+    @cached_property
+    def sums(self) -> torch.Tensor:
+        return self._scattered(self._rows.totals())
+
+    @cached_property
+    def spread(self) -> torch.Tensor:
+        return self._scattered(self._rows.spread())
+
+    @cached_property
+    def _rows(self) -> ItemRows:
+        clients = np.array(self._benign.client_ids, np.int64)
+        return ItemRows(self._benign.rows, clients, self._benign.splits, self._benign.items, self._num_items)
+
+    def _scattered(self, values: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(self._num_items, *values.shape[1:], dtype=values.dtype)
+        out[self._rows.items] = values
+        return out
 
 
 class ItemAdversary(Adversary):
@@ -102,22 +133,12 @@ class ItemAdversary(Adversary):
 
     def _view(self, benign: ItemUpload, count: int, server_round: int, layout: Layout) -> ItemView:
         m, d = layout.shapes[0]
-        clients = np.array(benign.client_ids, np.int64)
-        rows = ItemRows(benign.rows, clients, benign.splits, benign.items, m)
-
-        def scattered(values: torch.Tensor) -> torch.Tensor:
-            out = torch.zeros(m, *values.shape[1:], dtype=values.dtype)
-            out[rows.items] = values
-            return out
-
         return ItemView(
             num_byzantine=count,
             popularity=self.popularity,
             max_items=int(np.diff(benign.splits).max()),
             table=torch.from_numpy(self._global[: m * d].reshape(m, d)),
-            counts=scattered(rows.counts),
-            sums=scattered(rows.totals()),
-            spread=lambda: scattered(rows.spread()),
+            benign=_Statistics(benign, m),
             dense=view_of(benign.dense),
             round=server_round,
             generator=torch_generator(self.seed, "adversary", server_round),

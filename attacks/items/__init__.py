@@ -1,7 +1,7 @@
 """Attacks on federated recommenders, which poison rows for items."""
 
 from byzflower.attacks.base import Attack
-from byzflower.attacks.items.base import CraftedRows, ItemAttack, ItemView, ProfileAttack
+from byzflower.attacks.items.base import BenignRows, CraftedRows, ItemAttack, ItemView, ProfileAttack
 from byzflower.attacks.items.cluster import ItemCluster
 from byzflower.attacks.items.profiles import FedAttack, ProfileFlip
 from byzflower.attacks.items.spattack_l import SpattackLD, SpattackLS
@@ -23,6 +23,7 @@ ITEM_ATTACKS: dict[str, type[Attack]] = {
 
 __all__ = [
     "ITEM_ATTACKS",
+    "BenignRows",
     "CraftedRows",
     "FedAttack",
     "ItemAttack",

@@ -1,9 +1,8 @@
 """What an attack on a recommender sees and makes: rows for items, not whole models."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +11,22 @@ from numpy.typing import NDArray
 from byzflower.attacks.base import Attack, Knowledge
 
 Indices = NDArray[np.int64]
+
+
+class BenignRows(Protocol):
+    """A round's benign rows by item, for OMNISCIENT attacks; nothing is computed before it is asked for."""
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """(m,) number of rows of each item."""
+
+    @property
+    def sums(self) -> torch.Tensor:
+        """(m, d) their sum; 0 where there are none."""
+
+    @property
+    def spread(self) -> torch.Tensor:
+        """(m, d) their standard deviation (biased); 0 where there are none."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +38,7 @@ class ItemView:
         popularity: (m,) number of benign users that have an item, as it is public.
         max_items: the largest number of items that any benign client uploads.
         table: (m, d) the item embeddings that were broadcast.
-        counts: (m,) benign rows of each item; OMNISCIENT attacks only, like the rest.
-        sums: (m, d) their sum.
-        spread: gives their standard deviation (biased), (m, d); 0 where there are no rows.
+        benign: the benign rows; OMNISCIENT attacks only, like `dense`.
         dense: (n, w) benign gradients for parameters outside the item table.
         round: server round.
         generator: the attack's own randomness.
@@ -36,9 +49,7 @@ class ItemView:
     popularity: torch.Tensor
     max_items: int
     table: torch.Tensor
-    counts: torch.Tensor
-    sums: torch.Tensor
-    spread: Callable[[], torch.Tensor]
+    benign: BenignRows
     dense: torch.Tensor
     round: int
     generator: torch.Generator
@@ -47,7 +58,7 @@ class ItemView:
     @property
     def means(self) -> torch.Tensor:
         """(m, d) mean benign row of each item; 0 where there is none."""
-        return self.sums / self.counts.clamp(min=1)[:, None]
+        return self.benign.sums / self.benign.counts.clamp(min=1)[:, None]
 
 
 class CraftedRows(NamedTuple):
@@ -110,7 +121,7 @@ def every_item(view: ItemView) -> torch.Tensor:
 
 def touched_items(view: ItemView) -> torch.Tensor:
     """The items with benign rows, from everybody: (f, m)."""
-    return (view.counts > 0).expand(view.num_byzantine, -1)
+    return (view.benign.counts > 0).expand(view.num_byzantine, -1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ class ItemCluster(ItemAttack):
         view.memory["clusters"] = torch.tensor(min(max(clusters + step, 1), self.most))
         view.memory["loss"] = loss
         length = away.norm(dim=1).mean().clamp(min=1e-12)
-        size = view.means[view.counts > 0].norm(dim=1).mean()
+        size = view.means[view.benign.counts > 0].norm(dim=1).mean()
         return CraftedRows(touched_items(view), away * (size / length))
 
 

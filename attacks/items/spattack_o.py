@@ -17,7 +17,7 @@ class SpattackOD(ItemAttack):
 
     def craft(self, view: ItemView) -> CraftedRows:
         """Cancel the benign rows of all items."""
-        return CraftedRows(every_item(view), -view.sums / view.num_byzantine)
+        return CraftedRows(every_item(view), -view.benign.sums / view.num_byzantine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,4 +27,4 @@ class SpattackOS(PopularItemsAttack):
     def craft(self, view: ItemView) -> CraftedRows:
         """Cancel the benign rows of the items that were drawn."""
         chosen = self.choose(view)
-        return CraftedRows(chosen, -view.sums / chosen.sum(dim=0).clamp(min=1)[:, None])
+        return CraftedRows(chosen, -view.benign.sums / chosen.sum(dim=0).clamp(min=1)[:, None])

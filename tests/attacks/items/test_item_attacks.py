@@ -1,5 +1,8 @@
 """Spattack and the attacks beside it, against their definitions."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -31,9 +34,7 @@ def view(seed=0, max_items=5, memory=None, table=None, round=1):
         popularity=counts,
         max_items=max_items,
         table=torch.randn(M, D, generator=random) if table is None else table,
-        counts=counts,
-        sums=sums,
-        spread=lambda: spread,
+        benign=SimpleNamespace(counts=counts, sums=sums, spread=spread),
         dense=torch.randn(6, 2, generator=random),
         round=round,
         generator=random,
@@ -52,7 +53,7 @@ def test_omniscient_rows_cancel_the_benign_ones(attack):
     shown = view()
     crafted = attack.craft(shown)
     reached = crafted.chosen.any(dim=0)
-    torch.testing.assert_close(uploaded(crafted).sum(dim=0)[reached], -shown.sums[reached])
+    torch.testing.assert_close(uploaded(crafted).sum(dim=0)[reached], -shown.benign.sums[reached])
     torch.testing.assert_close(attack.craft_dense(shown) * F, -shown.dense.sum(dim=0))
 
 
@@ -72,6 +73,13 @@ def test_the_sparse_attacks_upload_as_many_items_as_the_busiest_user_and_the_sam
     everything = attack.craft(view(max_items=100)).chosen
     assert everything[:, 1:].all()
     assert not everything[:, 0].any()
+
+
+@pytest.mark.parametrize("attack", [SpattackLD(), SpattackLS()])
+def test_attacks_that_know_nothing_are_shown_nothing(attack):
+    blind = dataclasses.replace(view(), benign=None, dense=torch.full((6, 2), torch.nan))
+    assert attack.craft(blind).rows.isfinite().all()
+    assert attack.craft_dense(blind).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [SpattackOS, SpattackLS])
@@ -98,12 +106,12 @@ def test_noise_is_the_same_in_all_rounds_and_the_sparse_attack_shares_it():
 
 def test_statistics_of_the_benign_rows():
     shown = view()
-    means = torch.where(
-        shown.counts[:, None] > 0, shown.sums / shown.counts.clamp(min=1)[:, None], torch.zeros(())
-    )
-    touched = (shown.counts > 0).expand(F, M)
+    benign = shown.benign
+    mean = benign.sums / benign.counts.clamp(min=1)[:, None]
+    means = torch.where(benign.counts[:, None] > 0, mean, torch.zeros(()))
+    touched = (benign.counts > 0).expand(F, M)
     lie = ItemLIE(z=0.5).craft(shown)
-    torch.testing.assert_close(lie.rows, means + 0.5 * shown.spread())
+    torch.testing.assert_close(lie.rows, means + 0.5 * benign.spread)
     fang = ItemFang().craft(shown)
     ratio = (fang.rows / means)[1:]
     assert (ratio <= -3 + 1e-4).all()
