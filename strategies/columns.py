@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.strategies.order_statistics import order_statistics
 from byzflower.strategies.rows import Rows
 from byzflower.strategies.selection_network import select_middle, sort_rows
 
@@ -13,8 +14,6 @@ from byzflower.strategies.selection_network import select_middle, sort_rows
 # between two exchanges that threads do not wait for each other.
 _NETWORK_ROWS = 48
 _NETWORK_COLUMNS = 1 << 15
-# Up to so many float32 values NumPy sorts several times as fast, each, as more.
-_SORTED_ROWS = 512
 # A GPU wants more at a time: 16 million values.
 _CUDA_SCALARS = 1 << 24
 
@@ -60,34 +59,10 @@ def _turned(block: torch.Tensor) -> NDArray[np.floating]:
 
 
 def _median_of_many(block: torch.Tensor) -> torch.Tensor:
-    """Median of the columns of an (n, c) block, n > 1, without sorting them whole: (c,)."""
-    values = _turned(block)
-    select = _middle_of_halves if values.shape[1] <= 2 * _SORTED_ROWS else _middle_of_parts
-    return torch.from_numpy(np.mean(select(values), axis=0, dtype=np.float64))
-
-
-def _middle_of_halves(values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
-    """The one or two middle values of each row, by sorting its halves.
-
-    Of two ascending lists a and b, the k least values together are the lesser of a[i] and b[k - 1 - i],
-    for all i, where a list that is at its end does not count.
-    """
-    n = values.shape[1]
-    a, b = values[:, : n // 2], values[:, n // 2 :]
-    a.sort(axis=1)
-    b.sort(axis=1)
-    down = b[:, ::-1]
-    if n % 2:
-        return [np.maximum(np.minimum(a, down[:, :-1]).max(axis=1), b[:, 0])]
-    return [np.minimum(a, down).max(axis=1), np.maximum(a, down).min(axis=1)]
-
-
-def _middle_of_parts(values: NDArray[np.floating]) -> list[NDArray[np.floating]]:
-    """The one or two middle values of each row, by parting its lesser from its greater ones."""
-    n = values.shape[1]
-    values.partition(n // 2, axis=1)
-    upper = values[:, n // 2]
-    return [upper] if n % 2 else [values[:, : n // 2].max(axis=1), upper]
+    """Median of the columns of an (n, c) block without sorting them whole: (c,)."""
+    n = len(block)
+    middle = order_statistics(block.numpy().T, (n - 1) // 2, n // 2 + 1)
+    return torch.from_numpy(np.mean(middle, axis=0, dtype=np.float64))
 
 
 def mean_of_middle(rows: Rows, first: int, last: int) -> torch.Tensor:
@@ -119,7 +94,7 @@ def count_signs(block: torch.Tensor) -> torch.Tensor:
 
 def column_median(rows: Rows) -> torch.Tensor:
     """Coordinate-wise median, (d,); for even n the mean of the two middle values."""
-    if rows.device.type == "cpu" and rows.n > _SORTED_ROWS:
+    if rows.device.type == "cpu" and rows.n > _NETWORK_ROWS:
         return _reduce_columns(rows, _median_of_many)
     return mean_of_middle(rows, (rows.n - 1) // 2, rows.n // 2 + 1)
 

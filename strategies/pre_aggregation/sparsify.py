@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from byzflower.strategies.order_statistics import order_statistics
 from byzflower.strategies.pre_aggregation.base import PreAggregation
 from byzflower.strategies.result import NumByzantine, check
 from byzflower.strategies.rows import Columns, Rows
@@ -126,4 +127,4 @@ def _ascending(values: torch.Tensor, position: int) -> float:
     """The value at a position, from 0, of the sorted (d,) values."""
     if values.is_cuda:
         return float(values.kthvalue(position + 1).values)
-    return float(np.partition(values.detach().numpy(), position)[position])  # a fifth of torch's time
+    return float(order_statistics(values.detach().numpy()[None], position, position + 1)[0, 0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from byzflower.strategies.columns import _middle_of_halves, _middle_of_parts, column_median
+from byzflower.strategies.columns import column_median
 from byzflower.strategies.rows import Rows
 
 
@@ -13,15 +13,7 @@ def _by_sorting(values):
     return middle.mean(axis=-1, dtype=np.float64).astype(np.float32)
 
 
-@pytest.mark.parametrize("n", range(2, 13))
-@pytest.mark.parametrize("select", [_middle_of_halves, _middle_of_parts])
-def test_every_input_of_zeros_and_ones_has_its_middle(n, select):
-    """What only compares and is right on all of them is right on everything (the 0-1 principle)."""
-    values = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(np.float32)
-    np.testing.assert_array_equal(np.mean(select(values.copy()), axis=0), _by_sorting(values))
-
-
-@pytest.mark.parametrize("n", [512, 513, 514, 1023, 1024, 1025, 1026, 3001])
+@pytest.mark.parametrize("n", [49, 50, 512, 513, 1025, 3001])
 @pytest.mark.parametrize("kind", ["normal", "ties", "ascending", "huge"])
 def test_medians_of_many_rows(n, kind):
     random = np.random.default_rng(n)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from byzflower.strategies.items.distances import ItemDistances
-from byzflower.strategies.items.krum import _least, item_scores
+from byzflower.strategies.items.krum import _sums_of_least, item_scores
 
 
 def _rows(kind, c=60):
@@ -94,8 +94,11 @@ def test_scores_are_sums_over_the_nearest(kind, squared):
 
 
 @pytest.mark.parametrize("width", [1, 2, 256, 257, 900])
-def test_the_least_values(width):
-    values = np.random.default_rng(width).normal(size=(3, 5, width))
-    for count in {1, width // 2 or 1, width}:
-        least = np.sort(_least(values.copy(), count), axis=2)
-        np.testing.assert_array_equal(least, np.sort(values, axis=2)[..., :count])
+@pytest.mark.parametrize("equal", [0, 0.6])
+def test_sums_of_the_least_values(width, equal):
+    values = np.random.default_rng(width).normal(size=(15, width))
+    values[:, width - int(equal * width) :] = 0.5
+    values[:, 0] = np.inf
+    for count in {width // 2, width - 1}:
+        expected = np.sort(values, axis=1)[:, :count].sum(axis=1)
+        np.testing.assert_allclose(_sums_of_least(values.copy(), count), expected, rtol=1e-12)
