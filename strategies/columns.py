@@ -59,7 +59,7 @@ def _turned(block: torch.Tensor) -> NDArray[np.floating]:
 
 
 def _median_of_many(block: torch.Tensor) -> torch.Tensor:
-    """Median of the columns of an (n, c) block without sorting them whole: (c,)."""
+    """Median of the columns of an (n, c) block, n > 1: (c,)."""
     n = len(block)
     middle = order_statistics(block.numpy().T, (n - 1) // 2, n // 2 + 1)
     return torch.from_numpy(np.mean(middle, axis=0, dtype=np.float64))

@@ -14,7 +14,7 @@ Indices = NDArray[np.int64]
 
 
 class BenignRows(Protocol):
-    """A round's benign rows by item, for OMNISCIENT attacks; nothing is computed before it is asked for."""
+    """A round's benign rows by item, for OMNISCIENT attacks; computed when asked for; read-only."""
 
     @property
     def counts(self) -> torch.Tensor:

@@ -26,7 +26,7 @@ def item_scores(values: torch.Tensor, neighbours: int, squared: bool) -> torch.T
 
     Args:
         values: (b, c, d) rows.
-        neighbours: how many of the other rows count (all of them, if fewer).
+        neighbours: how many of the other rows count, at least 1 (all of them, if fewer).
         squared: whether their squared distances are added, or the distances.
 
     Returns:
@@ -49,7 +49,10 @@ def item_scores(values: torch.Tensor, neighbours: int, squared: bool) -> torch.T
 
 
 def _sums_of_least(values: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Sum of the `count` least of each row's values: (r, n) -> (r,). May reorder the values."""
+    """Sum of the `count` least of each row's values, which it may reorder: (r, n) -> (r,).
+
+    There is at least one, or n = 1.
+    """
     if sorts_fast(values.shape[1], values.dtype):
         values.sort(axis=1)
         return np.asarray(values[:, :count].sum(axis=1))
