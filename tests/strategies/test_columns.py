@@ -13,7 +13,7 @@ def _by_sorting(values):
     return middle.mean(axis=-1, dtype=np.float64).astype(np.float32)
 
 
-@pytest.mark.parametrize("n", [49, 50, 512, 513, 1025, 3001])
+@pytest.mark.parametrize("n", [49, 50, 512, 513, 514, 1023, 1024, 1025, 1026, 3001])
 @pytest.mark.parametrize("kind", ["normal", "ties", "ascending", "huge"])
 def test_medians_of_many_rows(n, kind):
     random = np.random.default_rng(n)
