@@ -323,7 +323,7 @@ def test_lists_among_the_metrics_of_an_ordinary_client_are_left_out():
     assert dict(metrics) == {"loss": 1.0}
 
 
-@pytest.mark.parametrize("huge", [10**400, 1.7e308, -1e308, -1e39])
+@pytest.mark.parametrize("huge", [10**400, 1.7e308, -1e308, -1e39], ids=lambda x: f"{x!s:.5}")
 def test_huge_metrics_are_left_out(huge):
     strategy = Median()
     begin_round(strategy, MODEL, [1, 2, 3])
