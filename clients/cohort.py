@@ -1,6 +1,9 @@
 """One node, many logical clients: train them one after the other, answer with one message."""
 
+import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from logging import WARNING
 from typing import Any
 
@@ -9,11 +12,12 @@ from flwr.client import NumPyClient
 from flwr.common import MetricRecord, NDArrays, RecordDict, log
 
 from byzflower.clients.sparse import TopKClient
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected, Upload
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected, Upload, number
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.flower_compat import array_record
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import common_keys, encode_upload
+from byzflower.uploads.reply import MAX_METRICS, MAX_NAME, encode_upload, most_have
+from byzflower.uploads.text import error_text, plain
 from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, Packs, SparseModel, TopKUpload, array_names
 
 ClientFactory = Callable[[int], NumPyClient]
@@ -77,17 +81,13 @@ def fit_cohort(
             else:
                 arrays, num_examples, own = _fit(numpy_client, parameters, config)
                 DenseUpload.check_arrays(arrays, layout)
+                layout.write_row(arrays, rows[len(ids)])
             size, numbers = float(num_examples), _numbers(own)
-        except Rejected as fault:
-            failed[client] = str(fault)
-            continue
-        except Exception as error:  # one bad client must not cost the cohort its round
-            failed[client] = f"client raised: {type(error).__name__}: {error!s:.300}"
+        except BaseException as error:  # one bad client must not cost the cohort its round
+            failed[client] = _own_fault(error)
             continue
         if sparse:
             models.append(model)
-        else:
-            layout.write_row(arrays, rows[len(ids)])
         ids.append(client)
         sizes.append(size)
         metrics.append(numbers)
@@ -111,18 +111,19 @@ def _fit_sparse(
 def evaluate_cohort(
     clients: Sequence[int], factory: ClientFactory, parameters: NDArrays, config: Mapping[str, Any]
 ) -> RecordDict:
-    """Let several clients score the model; the metrics that they all have travel as lists.
+    """Let several clients score the model; the metrics that most of them have travel as lists.
 
-    A client that raises is left out.
+    A client that raises is left out; where one lacks a metric, NaN takes its place.
     """
     scored: dict[int, dict[str, float]] = {}
     for client in clients:
         try:
             loss, num_examples, metrics = factory(client).evaluate(parameters, dict(config))
             scored[client] = {NUM_EXAMPLES: float(num_examples), "loss": float(loss), **_numbers(metrics)}
-        except Exception as error:  # one bad client must not cost the cohort its evaluation
-            log(WARNING, "evaluation of client %d failed: %s: %s", client, type(error).__name__, error)
-    columns = {key: [own[key] for own in scored.values()] for key in common_keys(list(scored.values()))}
+        except BaseException as error:  # one bad client must not cost the cohort its evaluation
+            log(WARNING, "evaluation of client %d failed: %s", client, _own_fault(error))
+    keys = most_have([*scored.values()])
+    columns = {key: [own.get(key, math.nan) for own in scored.values()] for key in keys}
     return RecordDict({"metrics": MetricRecord({CLIENT_ID: list(scored), **columns})})
 
 
@@ -141,9 +142,20 @@ def _metric_record(num_examples: Any, metrics: Mapping[str, Any], client_id: int
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that a MetricRecord can carry, without the client's id."""
-    return {
-        key: float(value)
+    """The metrics that a MetricRecord can carry, without the client's id; names are plain text."""
+    numbers = (
+        (plain(key, MAX_NAME), number(value))
         for key, value in metrics.items()
         if key != CLIENT_ID and isinstance(value, int | float | np.number)
-    }
+    )
+    return dict(islice(numbers, MAX_METRICS))
+
+
+def _own_fault(error: BaseException) -> str:
+    """What to say of a client that raised, even SystemExit; the user's Ctrl-C is no client's fault.
+
+    That one is raised in the main thread; what a client raises in another thread is its own.
+    """
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error
+    return plain(error) if isinstance(error, Rejected) else f"client raised: {error_text(error)}"

@@ -16,9 +16,12 @@ from byzflower.uploads.flower_compat import (
     empty_run,
     enter_local_run,
     error_reply,
+    own_copy,
+    rebuilt_reply,
     set_message_id,
     set_message_origin,
 )
+from byzflower.uploads.text import error_text, frames_text
 
 _RUN_ID = 1
 _SERVER_NODE = 1
@@ -123,13 +126,16 @@ class InlineGrid(Grid):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _serve(self, message: Message) -> Message | None:
+        """Let a node answer; whatever it raises or returns that is no Message is its own error reply."""
         node = message.metadata.dst_node_id
         try:
-            reply: Message | None = self._app(message, self._contexts[node])
-            if reply is None:  # to Flower's engine, too, no reply means silence
+            answer: object = self._app(own_copy(message), self._contexts[node])
+            if answer is None:  # to Flower's engine, too, no reply means silence
                 return None
-        except Exception as error:  # as the engine does: the server sees an error reply
-            logging.getLogger("flwr").warning("The client of node %d raised", node, exc_info=error)
+            reply = rebuilt_reply(message, answer)
+        except BaseException as error:  # nobody's Ctrl-C: that is raised in the main thread
+            text = "The client of node %d raised %s\n%s"
+            logging.getLogger("flwr").warning(text, node, error_text(error), frames_text(error))
             reply = error_reply(message, error)
         set_message_id(reply, f"reply-{message.metadata.message_id}")
         return reply

@@ -28,7 +28,7 @@ from flwr.serverapp.strategy import Strategy
 from byzflower.attacks import CollusiveAttack
 from byzflower.server.adversary import Adversary
 from byzflower.strategies.legacy import decode_arrays, node_id_of
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, check_num_examples, is_client_id
 from byzflower.uploads.flower_compat import array_record, array_view, records_of, set_message_id
 
 Results = list[tuple[ClientProxy, FitRes]]
@@ -107,14 +107,14 @@ class LegacyAdversary(LegacyFlowerStrategy):
         return self.strategy.evaluate(server_round, parameters)
 
     def _as_reply(self, proxy: ClientProxy, result: FitRes) -> Message | None:
-        """The result as a Message-API reply; None if it is not even a list of arrays."""
+        """The result as a Message-API reply; None if it is no model, or of no believable size."""
         try:
             arrays = decode_arrays(result.parameters, self._max_bytes)
-        except Rejected:
+            numbers: dict[str, Any] = {NUM_EXAMPLES: check_num_examples(result.num_examples)}
+            named = result.metrics.get(CLIENT_ID)
+        except Exception:  # left to the wrapped strategy, which has the reason
             return None
-        numbers: dict[str, Any] = {NUM_EXAMPLES: result.num_examples}
-        named = result.metrics.get(CLIENT_ID)
-        if isinstance(named, int) and not isinstance(named, bool):
+        if is_client_id(named):
             numbers[CLIENT_ID] = named
         content = RecordDict(
             {

@@ -32,12 +32,20 @@ from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.stack import stack
 from byzflower.threads import one_thread
-from byzflower.uploads.base import CLIENT_IDS, Rejected, Rejection, Upload, UploadFormat
+from byzflower.uploads.base import (
+    CLIENT_IDS,
+    Rejected,
+    Rejection,
+    Upload,
+    UploadFormat,
+    can_be_averaged,
+)
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics
+from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics, most_have
+from byzflower.uploads.text import error_text
 from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat
 
 UploadMode = Literal["weights", "gradient", "topk"]
@@ -571,7 +579,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                     raise Rejected("it failed")
                 decoded = decode_metrics(message.content, node, self.weighted_by_key)
                 keep, refused = self._roster.admit(node, decoded.client_ids, seen)
-            except Rejected as fault:
+            except Exception as error:  # nothing that a client sends may end a run
+                fault = error if isinstance(error, Rejected) else error_text(error)
                 log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, fault)
                 continue
             for client, reason in refused:
@@ -587,20 +596,17 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
     def _average(
         self, clients: Sequence[tuple[float, dict[str, float]]], average: Any
     ) -> MetricRecord | None:
-        """Average the metrics that most clients report, over the clients that report them all, finite.
+        """Average the metrics that most clients report, over the clients that report them all.
 
-        Weighted by size, or by the user's function if there is one (Flower's default is that of this
-        method, one record at a time).
+        A metric that is not finite, or beyond `MAX_METRIC`, is none. Weighted by size, or by the user's
+        function if there is one (Flower's default is that of this method, one record at a time).
         """
-        counts: dict[str, int] = {}
-        for _, metrics in clients:
-            for key, value in metrics.items():
-                counts[key] = counts.get(key, 0) + math.isfinite(value)
-        keys = [key for key, count in counts.items() if 2 * count > len(clients)]
+        reported = [{k: v for k, v in metrics.items() if can_be_averaged(v)} for _, metrics in clients]
+        keys = most_have(reported)
         clients = [
-            (size, metrics)
-            for size, metrics in clients
-            if all(math.isfinite(metrics.get(k, math.nan)) for k in keys)
+            (size, own)
+            for (size, _), own in zip(clients, reported, strict=True)
+            if all(key in own for key in keys)
         ]
         if not clients:
             return None

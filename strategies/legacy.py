@@ -1,7 +1,8 @@
 """Any of our strategies for projects on Flower's NumPyClient + ServerAppComponents API."""
 
 import hashlib
-from collections import Counter
+from collections.abc import Mapping, Sequence
+from logging import WARNING
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ from flwr.common import (
     EvaluateRes,
     FitIns,
     FitRes,
+    MetricsAggregationFn,
     NDArrays,
     Parameters,
     Scalar,
+    log,
     ndarrays_to_parameters,
     parameters_to_ndarrays,
 )
@@ -19,11 +22,23 @@ from flwr.common.typing import Code
 from flwr.server.client_manager import ClientManager
 from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg as LegacyFedAvg
+from flwr.server.strategy.aggregate import weighted_loss_avg
 
 from byzflower.strategies.base import RobustStrategy
-from byzflower.uploads.base import CLIENT_ID, Rejected, Rejection, Upload, check_num_examples
+from byzflower.uploads.base import (
+    CLIENT_ID,
+    MAX_METRIC,
+    Rejected,
+    Rejection,
+    Upload,
+    can_be_averaged,
+    check_num_examples,
+    is_client_id,
+    number,
+)
 from byzflower.uploads.flower_compat import DecodeError, npy_view
-from byzflower.uploads.reply import Roster
+from byzflower.uploads.reply import Roster, most_have
+from byzflower.uploads.text import error_text, plain, quoted
 
 
 class LegacyStrategy(LegacyFedAvg):
@@ -68,29 +83,30 @@ class LegacyStrategy(LegacyFedAvg):
         results: list[tuple[ClientProxy, FitRes]],
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
-        """Quarantine what is malformed and aggregate the rest."""
-        uploads, rejections, seen = [], [], set()
-        for failure in failures:
-            node, reason = _describe_failure(failure)
-            rejections.append(Rejection(node, reason))
+        """Quarantine what is malformed and aggregate the rest.
+
+        A user's function for metrics is given those of the clients that the rule was given, as
+        `_averaged` says.
+        """
+        rejections = [Rejection(*_describe_failure(failure)) for failure in failures]
+        uploads: list[Upload] = []
+        arrived: dict[int, FitRes] = {}
         for proxy, result in results:
             node = node_id_of(proxy)
             try:
                 upload = self._decode(node, result)
-                if upload.client_ids[0] in seen:
-                    raise Rejected(f"duplicate client id {upload.client_ids[0]}")
-                seen.add(upload.client_ids[0])
-                uploads.append(upload)
-            except Rejected as fault:
-                rejections.append(Rejection(node, str(fault)))
+                (client,) = upload.client_ids
+                if client in arrived:
+                    raise Rejected(f"duplicate client id {client}")
+            except Exception as error:  # nothing that a client sends may end a run
+                rejections.append(Rejection(node, _fault(error)))
+                continue
+            arrived[client] = result
+            uploads.append(upload)
         row = self.robust.aggregate_uploads(uploads, rejections)
-        metrics: dict[str, Scalar] = {}
-        if self.fit_metrics_aggregation_fn:
-            accepted = set(self.robust.last_round.clients)
-            kept = [r for proxy, r in results if self._client_id(node_id_of(proxy), r) in accepted]
-            usual = _usual_keys([r.metrics for r in kept])
-            kept = [r for r in kept if usual <= r.metrics.keys()]
-            metrics = self.fit_metrics_aggregation_fn([(r.num_examples, r.metrics) for r in kept])
+        accepted = set(self.robust.last_round.clients)
+        kept = [(r.num_examples, r.metrics) for client, r in arrived.items() if client in accepted]
+        metrics = _averaged(self.fit_metrics_aggregation_fn, kept)
         if row is None:
             return None, metrics
         return ndarrays_to_parameters(self.robust._require_layout().arrays(row)), metrics
@@ -101,25 +117,31 @@ class LegacyStrategy(LegacyFedAvg):
         results: list[tuple[ClientProxy, EvaluateRes]],
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
-        """Average the losses of the clients whose loss and size are finite and positive."""
+        """Average the losses of the clients whose status, size and loss are believable, and their metrics.
+
+        A loss is believable if it is finite and at most `MAX_METRIC`. A user's function is given the
+        metrics as `_averaged` says.
+        """
         believable = []
         for proxy, result in results:
             try:
-                check_num_examples(result.num_examples)
-            except Rejected:
-                continue
-            if np.isfinite(result.loss):
-                believable.append((proxy, result))
-        loss, metrics = super().aggregate_evaluate(server_round, believable, failures)
-        return loss, metrics
+                _check_evaluation(result)
+                believable.append(result)
+            except Exception as error:  # nothing that a client sends may end a run
+                node = node_id_of(proxy)
+                log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, _fault(error))
+        if not believable or (failures and not self.accept_failures):
+            return None, {}
+        loss: float = weighted_loss_avg([(r.num_examples, r.loss) for r in believable])
+        metrics = [(r.num_examples, r.metrics) for r in believable]
+        return loss, _averaged(self.evaluate_metrics_aggregation_fn, metrics)
 
     def _client_id(self, node: int, result: FitRes) -> int:
         claimed = result.metrics.get(CLIENT_ID, node)
-        return claimed if isinstance(claimed, int) and claimed >= 0 else node
+        return int(claimed) if is_client_id(claimed) else node
 
     def _decode(self, node: int, result: FitRes) -> Upload:
-        if result.status.code != Code.OK:
-            raise Rejected(f"client reported {result.status.message!s:.200}")
+        _check_status(result)
         client = self._client_id(node, result)
         if fault := self._roster.fault(node, client):
             raise Rejected(fault)
@@ -140,24 +162,71 @@ def decode_arrays(parameters: Parameters, max_bytes: int) -> NDArrays:
         Rejected: not NumPy arrays, or larger than `max_bytes`.
     """
     if parameters.tensor_type != "numpy.ndarray":
-        raise Rejected(f"unknown tensor type {parameters.tensor_type!r:.40}")
+        raise Rejected(f"unknown tensor type {quoted(parameters.tensor_type)}")
     try:
         return [npy_view(tensor, max_bytes) for tensor in parameters.tensors]
     except DecodeError as error:
-        raise Rejected(str(error)) from error
+        raise Rejected(error) from error
 
 
-def _usual_keys(metrics: list[dict[str, Scalar]]) -> set[str]:
-    """Keys that most clients report: a user's function may count on them."""
-    counts = Counter(key for own in metrics for key in own)
-    return {key for key, count in counts.items() if 2 * count > len(metrics)}
+def _check_status(result: FitRes | EvaluateRes) -> None:
+    if result.status.code != Code.OK:
+        raise Rejected(f"client reported {plain(result.status.message)}")
+
+
+def _check_evaluation(result: EvaluateRes) -> None:
+    _check_status(result)
+    check_num_examples(result.num_examples)
+    if not can_be_averaged(number(result.loss)):
+        raise Rejected(f"loss is {quoted(result.loss)}, not a number of at most {MAX_METRIC:g}")
+
+
+def _averaged(
+    average: MetricsAggregationFn | None, clients: Sequence[tuple[int, Mapping[str, Scalar]]]
+) -> dict[str, Scalar]:
+    """Call a user's function for metrics so that no client can make it fail.
+
+    It is given the metrics that most clients report, of the clients whose values are of the kinds that
+    most report: where most give a number, or one that can be averaged, so does every client that is
+    kept. If there is no function, or nobody to give it, there are no metrics.
+
+    Args:
+        average: the user's function.
+        clients: number of examples and metrics of each.
+    """
+    traits = [_traits(metrics) for _, metrics in clients]
+    usual = set(most_have(traits))
+    keys = {key for key, _ in usual}
+    kept = [
+        (size, {key: value for key, value in metrics.items() if key in keys})
+        for (size, metrics), own in zip(clients, traits, strict=True)
+        if usual <= own
+    ]
+    return average(kept) if average and kept else {}
+
+
+def _traits(metrics: Mapping[str, Scalar]) -> set[tuple[str, str]]:
+    """Every key of a client's metrics with the kinds that its value is of."""
+    traits: set[tuple[str, str]] = set()
+    for key, value in metrics.items():
+        kinds = ["there"]
+        if isinstance(value, bool | int | float | np.number):
+            kinds += ["number", "can be averaged"] if can_be_averaged(number(value)) else ["number"]
+        else:
+            kinds.append(type(value).__name__)
+        traits.update((key, kind) for kind in kinds)
+    return traits
+
+
+def _fault(error: Exception) -> str:
+    return str(error) if isinstance(error, Rejected) else f"cannot be decoded: {error_text(error)}"
 
 
 def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tuple[int, str]:
     if isinstance(failure, BaseException):
-        return -1, f"client raised: {failure!s:.300}"
+        return -1, f"client raised: {error_text(failure)}"
     proxy, result = failure
-    return node_id_of(proxy), f"client failed: {result.status.message!s:.300}"
+    return node_id_of(proxy), f"client failed: {plain(result.status.message)}"
 
 
 def node_id_of(proxy: ClientProxy) -> int:

@@ -1,5 +1,6 @@
 """What a client uploads: one typed, validated class per kind, for one client or a cohort of them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.text import plain, quoted
 
 CLIENT_ID = "client-id"
 CLIENT_IDS = "client-ids"
 NUM_EXAMPLES = "num-examples"
 MAX_NUM_EXAMPLES = 10**9
+# What a metric may amount to: its weighted sums and squares over any clients are still finite.
+MAX_METRIC = float(np.finfo(np.float32).max)
 
 
 class Rejected(ValueError):
-    """An upload is not what was asked for; the message says why."""
+    """An upload is not what was asked for; the message says why, in `plain` text."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(plain(reason))
 
 
 class Rejection(NamedTuple):
@@ -87,14 +94,33 @@ class UploadFormat(Protocol):
         """
 
 
+def is_client_id(value: object) -> bool:
+    """Whether a stranger's value can be a logical client id: an integer of 64 bits, not negative."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
+
+
+def number(value: object) -> float:
+    """A stranger's value as a float: NaN if it is no number, infinite if it is too large for one."""
+    if not isinstance(value, int | float | np.integer | np.floating):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def can_be_averaged(value: float) -> bool:
+    """Whether a metric is at most `MAX_METRIC`; NaN is not."""
+    return abs(value) <= MAX_METRIC
+
+
 def check_num_examples(value: object) -> float:
     """Return a client's reported number of examples if it is believable.
 
     Raises:
         Rejected: not a number, not finite, not positive, or above `MAX_NUM_EXAMPLES`.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Rejected(f"num-examples is {value!r:.40}, not a number")
-    if not np.isfinite(float(value)) or not 0 < value <= MAX_NUM_EXAMPLES:
-        raise Rejected(f"num-examples is {value!r:.40}, not in (0, {MAX_NUM_EXAMPLES}]")
-    return float(value)
+    size = math.nan if isinstance(value, bool) else number(value)
+    if not 0 < size <= MAX_NUM_EXAMPLES:
+        raise Rejected(f"num-examples is {quoted(value)}, not a number in (0, {MAX_NUM_EXAMPLES}]")
+    return size

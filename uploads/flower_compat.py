@@ -3,6 +3,7 @@
 Supported: flwr 1.26 (the default pin) up to 1.41. Nothing else in the package asks which version runs.
 """
 
+import copy
 import importlib
 import importlib.util
 import math
@@ -14,6 +15,8 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from flwr.common import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+
+from byzflower.uploads.text import error_text, plain, quoted
 
 R = TypeVar("R", ArrayRecord, ConfigRecord, MetricRecord)
 
@@ -90,7 +93,7 @@ def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, An
     if isinstance(array, MemoryArray):
         return cast(np.ndarray[Any, Any], array.__dict__["_ndarray"])
     if array.stype != _NPY_STYPE:
-        raise DecodeError(f"unknown serialisation {array.stype!r:.40}")
+        raise DecodeError(f"unknown serialisation {quoted(array.stype)}")
     return npy_view(array.data, max_bytes)
 
 
@@ -201,15 +204,33 @@ def empty_run(run_id: int) -> Any:
     return module.Run.create_empty(run_id)
 
 
+def own_copy(message: Message) -> Message:
+    """The message with metadata of its own, for somebody who may change them; the content is shared."""
+    copied = copy.copy(message)
+    copied.__dict__["_metadata"] = copy.copy(message.metadata)
+    return copied
+
+
+def rebuilt_reply(message: Message, answer: object) -> Message:
+    """Make the reply to a message from what an answer to it carries; its metadata are not looked at.
+
+    Raises:
+        TypeError: the answer is no Message.
+    """
+    if not isinstance(answer, Message):
+        raise TypeError(f"a ClientApp must return a Message, got {quoted(type(answer))}")
+    return Message(answer.error if answer.has_error() else answer.content, reply_to=message)
+
+
 def error_reply(message: Message, error: BaseException) -> Message:
-    """Make the reply that Flower's engine sends for a ClientApp that raised."""
-    reason = f"{type(error)}:<'{error}'>"
+    """Make the reply of Flower's engine for a ClientApp that raised, with a reason in plain text."""
+    reason = error_text(error)
     return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
 
 
 def lost_reply(message: Message, error: BaseException) -> Message:
     """Make the reply to a message that could not be sent, or whose real reply could not be rebuilt."""
-    reason = f"{type(error).__name__} in Flower's transport: {error!s:.200}"
+    reason = f"{type(error).__name__} in Flower's transport: {plain(error, 200)}"
     return Message(Error(code=ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason=reason), reply_to=message)
 
 

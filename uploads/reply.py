@@ -1,7 +1,9 @@
 """Uploads in Flower's Message dialect: encoding for clients, suspicious decoding for servers."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -15,10 +17,17 @@ from byzflower.uploads.base import (
     Upload,
     UploadFormat,
     check_num_examples,
+    is_client_id,
+    number,
 )
 from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.text import error_text, plain
 
+H = TypeVar("H", bound=Hashable)
+
+MAX_METRICS = 1000
+MAX_NAME = 100
 FAILED = "failed-clients"
 # What the SuperLink and the SuperNodes report; everything else is what a ClientApp raised.
 _ERRORS = {
@@ -122,15 +131,16 @@ def encode_upload(
     """Make a reply's content.
 
     A single client's reply is what any Flower client would send; a cohort's carries its clients' ids,
-    sizes and metrics as lists, and names the clients that failed with the reason.
+    sizes and metrics (those that most of them have; NaN where one has none) as lists, and names the
+    clients that failed with the reason.
     """
     failed = failed or {}
     metrics = MetricRecord()
     if cohort:
         metrics[CLIENT_ID] = list(upload.client_ids)
         metrics[NUM_EXAMPLES] = [float(n) for n in upload.num_examples]
-        for key in common_keys(upload.metrics):
-            metrics[key] = [float(m[key]) for m in upload.metrics]
+        for key in most_have(upload.metrics):
+            metrics[key] = [float(m.get(key, math.nan)) for m in upload.metrics]
     else:
         metrics[CLIENT_ID] = upload.client_ids[0]
         metrics[NUM_EXAMPLES] = float(upload.num_examples[0])
@@ -138,7 +148,7 @@ def encode_upload(
     arrays = array_record(upload.payload(layout, cohort=cohort))
     content = RecordDict({"arrays": arrays, "metrics": metrics})
     if failed:
-        content[FAILED] = ConfigRecord({str(client): reason[:500] for client, reason in failed.items()})
+        content[FAILED] = ConfigRecord({str(client): plain(reason) for client, reason in failed.items()})
     return content
 
 
@@ -166,14 +176,14 @@ def decode_reply(
     try:
         if message.has_error():
             what = _ERRORS.get(message.error.code, "client raised")
-            raise Rejected(f"{what}: {message.error.reason!s:.300}")
+            raise Rejected(f"{what}: {plain(message.error.reason)}")
         if not message.has_content():
             raise Rejected("empty reply")
         return _decode_content(message.content, message.metadata.src_node_id, kind, layout, weighted_by_key)
     except (Rejected, DecodeError) as fault:
-        return None, [ReplyFault(None, str(fault))]
+        return None, [ReplyFault(None, plain(fault))]
     except Exception as error:  # nothing that a client sends may end a run
-        return None, [ReplyFault(None, f"cannot be decoded: {type(error).__name__}")]
+        return None, [ReplyFault(None, f"cannot be decoded: {error_text(error)}")]
 
 
 class ClientMetrics(NamedTuple):
@@ -183,7 +193,8 @@ class ClientMetrics(NamedTuple):
         cohort: whether the reply is a cohort's (lists) or one client's (numbers).
         client_ids: k ids.
         num_examples: k numbers of examples, or the reason why one is not believable.
-        metrics: k dictionaries with all other metrics.
+        metrics: k dictionaries with the other metrics, the first `MAX_METRICS` of them, under names in
+            plain text; NaN where a value is no number.
     """
 
     cohort: bool
@@ -204,7 +215,7 @@ def decode_metrics(content: RecordDict, node: int, weighted_by_key: str = NUM_EX
     claimed = metrics.get(CLIENT_ID, node)
     cohort = isinstance(claimed, list)
     ids: list[Any] = list(claimed) if isinstance(claimed, list) else [claimed]
-    if not all(isinstance(i, int) and 0 <= i < 2**64 for i in ids):
+    if not all(map(is_client_id, ids)):
         raise Rejected("client-id is not a non-negative integer")
     if isinstance(metrics[weighted_by_key], list) != cohort:
         raise Rejected(f"{weighted_by_key!r} does not have one value for each client")
@@ -216,12 +227,13 @@ def decode_metrics(content: RecordDict, node: int, weighted_by_key: str = NUM_EX
     }
     if any(len(column) != len(ids) for column in columns.values()):
         raise Rejected(f"metrics do not have one value for each of {len(ids)} clients")
-    others = [key for key in columns if key not in (weighted_by_key, CLIENT_ID)]
+    others = [key for key in columns if key not in (weighted_by_key, CLIENT_ID)][:MAX_METRICS]
+    names = {key: plain(key, MAX_NAME) for key in others}
     return ClientMetrics(
         cohort,
         ids,
         [_num_examples_or_fault(value) for value in columns[weighted_by_key]],
-        [{key: float(columns[key][i]) for key in others} for i in range(len(ids))],
+        [{names[key]: number(columns[key][i]) for key in others} for i in range(len(ids))],
     )
 
 
@@ -311,11 +323,10 @@ def _failed_clients(content: RecordDict) -> list[ReplyFault]:
     failed = records_of(content, ConfigRecord).get(FAILED, ConfigRecord())
     if not all(client.isdecimal() for client in failed):
         raise Rejected("failed clients are not named by integers")
-    return [ReplyFault(int(client), f"{reason!s:.300}") for client, reason in failed.items()]
+    return [ReplyFault(int(client), plain(reason)) for client, reason in failed.items()]
 
 
-def common_keys(metrics: Sequence[Mapping[str, float]]) -> list[str]:
-    """Keys that all of the dictionaries have, in the first one's order."""
-    if not metrics:
-        return []
-    return [key for key in metrics[0] if all(key in m for m in metrics)]
+def most_have(collections: Sequence[Iterable[H]]) -> list[H]:
+    """What more than half of the collections contain, each of them once, in order of first appearance."""
+    counts = Counter(item for own in collections for item in own)
+    return [item for item, count in counts.items() if 2 * count > len(collections)]

@@ -112,6 +112,22 @@ def test_what_cannot_be_read_is_left_to_the_strategy(parameters):
     assert all(np.isfinite(array).all() for array in got)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_examples": "9"}, {"num_examples": 10**400}, {"metrics": None}, {"parameters": None}],
+    ids=["a size in text", "a huge size", "no metrics", "no parameters"],
+)
+def test_what_a_result_says_besides_its_arrays_is_not_trusted_either(changes):
+    strategy = LegacyAdversary(LegacyStrategy(Median()), IPM(eps=10.0), byzantine=[100, 101])
+    *others, (proxy, odd) = honest()
+    for name, value in changes.items():
+        setattr(odd, name, value)
+    got = aggregate(strategy, [*others, (proxy, odd)])
+    ((client, _reason),) = strategy.strategy.robust.last_round.rejections
+    assert client == 100 + N - 1
+    assert all(np.isfinite(array).all() for array in got)
+
+
 def test_everything_else_is_the_wrapped_strategys():
     initial = ndarrays_to_parameters(GLOBAL)
     inner = LegacyFedAvg(initial_parameters=initial, evaluate_fn=lambda r, p, c: (float(r), {"x": 1.0}))

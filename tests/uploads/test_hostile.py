@@ -323,15 +323,89 @@ def test_lists_among_the_metrics_of_an_ordinary_client_are_left_out():
     assert dict(metrics) == {"loss": 1.0}
 
 
-def test_huge_metrics_do_not_end_the_round():
+@pytest.mark.parametrize("huge", [10**400, 1.7e308, -1e308, -1e39], ids=lambda x: f"{x!s:.5}")
+def test_huge_metrics_are_left_out(huge):
     strategy = Median()
     begin_round(strategy, MODEL, [1, 2, 3])
-    losses = [1e308, -1e308, 1.7e308]
-    arrays, metrics = strategy.aggregate_train(
-        1, [plain_reply(n, HONEST, 1, {"loss": loss}) for n, loss in enumerate(losses, 1)]
+    metrics = [{"loss": 1.0}, {"loss": huge}, {"loss": 3.0}]
+    arrays, average = strategy.aggregate_train(
+        1, [plain_reply(n, HONEST, 1, own) for n, own in enumerate(metrics, 1)]
     )
     assert arrays is not None
-    assert np.isfinite(metrics["loss"])
+    assert dict(average) == {"loss": 2.0}
+    replies = [
+        reply_from(n, RecordDict({"metrics": MetricRecord({"num-examples": 5, **own})}))
+        for n, own in enumerate(metrics, 1)
+    ]
+    assert dict(strategy.aggregate_evaluate(1, replies)) == {"loss": 2.0}
+    _, average = strategy.aggregate_train(1, [plain_reply(n, HONEST, 1, metrics[1]) for n in (1, 2, 3)])
+    assert dict(average) == {}
+
+
+def test_an_absurd_size_or_id_never_ends_a_round():
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2, 3, 4])
+    odd = [plain_reply(2, HONEST, 10**400), plain_reply(3, HONEST, 1, {"client-id": 10**400})]
+    arrays, _ = strategy.aggregate_train(1, [plain_reply(1, HONEST), *odd, plain_reply(4, HONEST, 10**5000)])
+    assert arrays is not None
+    assert strategy.last_round.clients == [1]
+    said = dict(strategy.last_round.rejections)
+    assert said.keys() == {2, 3, 4}
+    assert "num-examples is 1000" in said[2]
+    assert "client-id" in said[3]
+    evaluations = [
+        reply_from(n, RecordDict({"metrics": MetricRecord({"num-examples": size, "loss": 1.0})}))
+        for n, size in enumerate((5, 10**400, 10**5000), 1)
+    ]
+    assert dict(strategy.aggregate_evaluate(1, evaluations)) == {"loss": 1.0}
+
+
+def test_the_truth_is_no_client():
+    """In Python True is the integer 1."""
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2])
+    forged = plain_reply(2, HONEST, 1, {"client-id": 1})
+    forged.content["metrics"].__dict__["_data"]["client-id"] = True
+    strategy.aggregate_train(1, [plain_reply(1, HONEST, 1, {"client-id": 1}), forged])
+    assert strategy.last_round.rejections == [(2, "client-id is not a non-negative integer")]
+
+
+def test_names_of_metrics_are_few_short_and_plain():
+    strategy = Median()
+    begin_round(strategy, MODEL, [1, 2, 3])
+    names = {f"{i}\x1b\n" + "a" * 500: 1.0 for i in range(5000)}
+    _, average = strategy.aggregate_train(1, [plain_reply(n, HONEST, 1, names) for n in (1, 2, 3)])
+    assert 0 < len(average) <= 1000
+    assert all(name.isprintable() and len(name) <= 100 for name in average)
+
+
+def test_reasons_are_plain_text_whoever_wrote_them():
+    evil = "\x1b[31m\nWARNING: forged\u202e\ud800" + "a" * 10_000
+    strategy = Median(num_clients=4)
+    begin_round(strategy, MODEL, [101, 102])
+    nobody = DenseUpload([], np.zeros(0), [], np.zeros((0, 9), np.float32))
+    content = encode_upload(nobody, Layout.of(MODEL), {0: "x", 1: "y"}, cohort=True)
+    content["failed-clients"] = ConfigRecord({"0": evil, "1": "y"})
+    error = failed(102)
+    error.__dict__["_error"] = Error(code=0, reason=evil)
+    strategy.aggregate_train(1, [reply_from(101, content), error])
+    said = dict(strategy.last_round.rejections)
+    assert said.keys() == {0, 1, 2, 3}
+    assert all(reason.isprintable() and len(reason) <= 300 for reason in said.values())
+    assert r"\x1b[31m\nWARNING: forged\u202e\ud800aaa" in said[0]
+
+
+def test_one_client_of_a_cohort_cannot_take_its_metrics_away():
+    for cohort in ([0, 1, 2, 3], [0, 1]):
+        strategy = Median(num_clients=len(cohort))
+        begin_round(strategy, MODEL, [101])
+        metrics = [{"loss": 2.0} for _ in cohort]
+        metrics[0] = {"other": 1.0}
+        rows = np.zeros((len(cohort), 9), np.float32)
+        upload = DenseUpload(cohort, np.ones(len(cohort)), metrics, rows)
+        content = encode_upload(upload, Layout.of(MODEL), cohort=True)
+        _, average = strategy.aggregate_train(1, [reply_from(101, content)])
+        assert dict(average) == ({"loss": 2.0} if len(cohort) == 4 else {})
 
 
 def test_nobody_can_reserve_ids_for_later():
