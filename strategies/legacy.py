@@ -23,7 +23,9 @@ from flwr.server.strategy import FedAvg as LegacyFedAvg
 from byzflower.strategies.base import RobustStrategy
 from byzflower.uploads.base import CLIENT_ID, Rejected, Rejection, Upload, check_num_examples
 from byzflower.uploads.flower_compat import DecodeError, npy_view
-from byzflower.uploads.reply import Roster
+from byzflower.uploads.roster import ReplyFault, Said
+
+_NOBODY = -1  # Flower does not say whose an exception is
 
 
 class LegacyStrategy(LegacyFedAvg):
@@ -32,7 +34,8 @@ class LegacyStrategy(LegacyFedAvg):
     The wrapped strategy owns the rule, the quarantine, the step and the record (`robust.last_round`);
     everything about sampling and configuration is Flower's own legacy FedAvg.
 
-    Clients are known by the integer ``client-id`` in their metrics, else by Flower's own cid.
+    Clients are known as the wrapped strategy's `identity` says, by the integer ``client-id`` in their
+    metrics or by Flower's own cid in place of a node id.
     """
 
     def __init__(self, robust: RobustStrategy, **options: Any) -> None:
@@ -44,7 +47,6 @@ class LegacyStrategy(LegacyFedAvg):
         """
         super().__init__(**options)
         self.robust = robust
-        self._roster = Roster()
 
     def __repr__(self) -> str:
         return f"LegacyStrategy({type(self.robust).__name__})"
@@ -60,6 +62,8 @@ class LegacyStrategy(LegacyFedAvg):
         )
         for _, fit in instructions:
             fit.config = {**fit.config, "server-round": server_round, **self.robust.client_config()}
+        nodes = [node_id_of(proxy) for proxy, _ in instructions]
+        self.robust.roster.ask({node: [node] for node in nodes})
         return instructions
 
     def aggregate_fit(
@@ -69,25 +73,35 @@ class LegacyStrategy(LegacyFedAvg):
         failures: list[tuple[ClientProxy, FitRes] | BaseException],
     ) -> tuple[Parameters | None, dict[str, Scalar]]:
         """Quarantine what is malformed and aggregate the rest."""
-        uploads, rejections, seen = [], [], set()
+        uploads: dict[int, Upload] = {}
+        said: dict[int, Said] = {}
         for failure in failures:
             node, reason = _describe_failure(failure)
-            rejections.append(Rejection(node, reason))
+            said[node] = Said([], [ReplyFault(None, reason)])
         for proxy, result in results:
             node = node_id_of(proxy)
             try:
-                upload = self._decode(node, result)
-                if upload.client_ids[0] in seen:
-                    raise Rejected(f"duplicate client id {upload.client_ids[0]}")
-                seen.add(upload.client_ids[0])
-                uploads.append(upload)
+                uploads[node] = self._decode(node, result)
+                said[node] = Said(uploads[node].client_ids, [])
             except Rejected as fault:
-                rejections.append(Rejection(node, str(fault)))
-        row = self.robust.aggregate_uploads(uploads, rejections)
+                said[node] = Said([], [ReplyFault(None, str(fault))])
+        hearing = self.robust.roster.hear(said)
+        for node, clients in hearing.heard.items():
+            uploads[node].client_ids = list(clients.values())
+        nobodys = "".join(f": {reason}" for _, reason in said.get(_NOBODY, Said([], [])).faults)
+        silent = [Rejection(client, f"no result{nobodys}") for client, _ in hearing.silent]
+        self.robust.last_round.ignored = hearing.ignored
+        row = self.robust.aggregate_uploads(
+            [uploads[node] for node in hearing.heard], hearing.rejections + silent
+        )
         metrics: dict[str, Scalar] = {}
         if self.fit_metrics_aggregation_fn:
             accepted = set(self.robust.last_round.clients)
-            kept = [r for proxy, r in results if self._client_id(node_id_of(proxy), r) in accepted]
+            kept = [
+                result
+                for proxy, result in results
+                if accepted.intersection(hearing.heard.get(node_id_of(proxy), {}).values())
+            ]
             usual = _usual_keys([r.metrics for r in kept])
             kept = [r for r in kept if usual <= r.metrics.keys()]
             metrics = self.fit_metrics_aggregation_fn([(r.num_examples, r.metrics) for r in kept])
@@ -113,16 +127,12 @@ class LegacyStrategy(LegacyFedAvg):
         loss, metrics = super().aggregate_evaluate(server_round, believable, failures)
         return loss, metrics
 
-    def _client_id(self, node: int, result: FitRes) -> int:
-        claimed = result.metrics.get(CLIENT_ID, node)
-        return claimed if isinstance(claimed, int) and claimed >= 0 else node
-
     def _decode(self, node: int, result: FitRes) -> Upload:
         if result.status.code != Code.OK:
             raise Rejected(f"client reported {result.status.message!s:.200}")
-        client = self._client_id(node, result)
-        if fault := self._roster.fault(node, client):
-            raise Rejected(fault)
+        claimed = result.metrics.get(CLIENT_ID, node)
+        is_id = isinstance(claimed, int) and not isinstance(claimed, bool) and 0 <= claimed < 2**64
+        client = int(claimed) if is_id else node
         size = check_num_examples(result.num_examples)
         layout = self.robust._require_layout()
         arrays = decode_arrays(result.parameters, layout.nbytes)
@@ -155,7 +165,7 @@ def _usual_keys(metrics: list[dict[str, Scalar]]) -> set[str]:
 
 def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tuple[int, str]:
     if isinstance(failure, BaseException):
-        return -1, f"client raised: {failure!s:.300}"
+        return _NOBODY, f"client raised: {failure!s:.300}"
     proxy, result = failure
     return node_id_of(proxy), f"client failed: {result.status.message!s:.300}"
 
