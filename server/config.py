@@ -37,6 +37,7 @@ from byzflower.strategies import (
     RobustStrategy,
     TooFewClients,
 )
+from byzflower.strategies.base import Identity
 from byzflower.strategies.fltrust import RootUpload
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
@@ -57,6 +58,7 @@ _EXECUTION = frozenset(
         "ray_address",
         "round_timeout",
         "max_round_bytes",
+        "identity",
         "out",
         "name",
         "data",
@@ -87,6 +89,9 @@ class CommonConfig(RunSettings):
     )
     ray_address: str = Field("", description="address of an existing Ray cluster")
     round_timeout: float = Field(600.0, gt=0, description="seconds to wait for a round's replies")
+    identity: Identity = Field(
+        "claimed", description="deployment: clients are known by the id they claim, or by their node's id"
+    )
     out: str = Field("runs", description="folder for results")
     name: str = Field("", description="name of the run; default from data set, attack and strategy")
 
@@ -358,6 +363,7 @@ class RunConfig(ClientSettings, CommonConfig):
             max_skipped_rounds=self.max_skipped_rounds,
             max_round_bytes=self.max_round_bytes,
             num_clients=None if self.deployed else self.clients,
+            identity=self.identity if self.deployed else "claimed",
             strata=self._strata(),
             seed=self.seed,
             fraction_train=self.fraction_train,

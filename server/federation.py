@@ -28,9 +28,10 @@ from byzflower.server.tasks import Config
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
-from byzflower.strategies.nodes import assign_clients, wait_for_nodes
+from byzflower.strategies.nodes import wait_for_nodes
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
+from byzflower.uploads.roster import assign_clients
 
 OnRound = Callable[[Record], None]
 
@@ -195,10 +196,13 @@ class Federation(ABC):
         last = self.robust.last_round
         byzantine = set(self.config.byzantine_ids())
         attacked = self.config.attacked(server_round)
-        quarantined = {client for client, _ in last.rejections}
-        present = (set(last.clients) | quarantined) & byzantine if attacked else set()
         kept = last.clients if last.selected is None else last.selected
-        excluded = quarantined | (set(last.clients) - set(kept))
+        # Of nodes that are known by their own ids alone, nobody can say whether they attack.
+        logical = range(self.config.clients)
+        quarantined = {client for client, _ in last.rejections if client in logical}
+        arrived = {client for client in last.clients if client in logical}
+        present = (arrived | quarantined) & byzantine if attacked else set()
+        excluded = quarantined | arrived.difference(kept)
         selects = last.selected is not None or bool(quarantined)
         precision, recall = detection(excluded, present) if selects and attacked else (None, None)
         return {
@@ -216,6 +220,7 @@ class Federation(ABC):
             "bytes_up": last.bytes_up,
             "wire_bytes": last.wire_bytes,
             **self._contributors(byzantine, attacked),
+            **({"ignored": [who._asdict() for who in last.ignored]} if last.ignored else {}),
         }
 
     def _contributors(self, byzantine: set[int], attacked: bool) -> dict[str, dict[str, float]]:

@@ -65,6 +65,7 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
         return self._make_rule(
             num_byzantine=self.num_byzantine(),
             num_clients=None if self.deployed else self.clients,
+            identity=self.identity if self.deployed else "claimed",
             min_train_nodes=1,
             min_evaluate_nodes=1,
             min_available_nodes=nodes,

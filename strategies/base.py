@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from byzflower import memory
 from byzflower.randomness import numpy_generator, seed_for
 from byzflower.strategies.columns import column_median
-from byzflower.strategies.nodes import asked_clients, assign_clients, wait_for_nodes
+from byzflower.strategies.nodes import wait_for_nodes
 from byzflower.strategies.packs import PackedRows, over_contributors
 from byzflower.strategies.pre_aggregation import PreAggregation
 from byzflower.strategies.record import RoundRecord
@@ -34,7 +34,7 @@ from byzflower.strategies.stack import stack
 from byzflower.threads import one_thread
 from byzflower.uploads.base import (
     CLIENT_IDS,
-    Rejected,
+    Ignored,
     Rejection,
     Upload,
     UploadFormat,
@@ -44,12 +44,13 @@ from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import Roster, collect_uploads, decode_metrics, most_have
-from byzflower.uploads.text import error_text
+from byzflower.uploads.reply import collect_evaluations, collect_uploads, most_have
+from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Roster
 from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat
 
 UploadMode = Literal["weights", "gradient", "topk"]
 Densify = Literal["zero", "contributors"]
+Identity = Literal["claimed", "node"]
 UPLOAD_MODE = "upload"
 _LARGE_ROUND = 1 << 28  # bytes of uploads that arrive in so many pieces that tidying up after them pays
 
@@ -74,6 +75,7 @@ class StrategyOptions(TypedDict, total=False):
     max_skipped_rounds: int
     max_round_bytes: int
     num_clients: int | None
+    identity: Identity
     strata: Sequence[Collection[int]]
     seed: int
     device: str
@@ -126,6 +128,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   need here; see `round_bytes`. A round that needs more is refused before it begins.
                 * ``num_clients`` (default none): simulate that many logical clients, spread evenly
                   over the nodes as cohorts. Without it every node is one client.
+                * ``identity`` ("claimed" or "node"; not with ``num_clients``): what a client is known by: the
+                  ``client-id`` that it names in its metrics, as long as nobody else does, or the id of its
+                  node, which it cannot choose.
                 * ``strata`` (default one): disjoint groups that together are all logical clients; each
                   is sampled in the same proportion, rounded.
                 * ``seed`` (default 0): for sampling clients and nodes.
@@ -143,6 +148,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.max_skipped_rounds = options.pop("max_skipped_rounds", 3)
         self.max_round_bytes = options.pop("max_round_bytes", 0)
         self.num_clients = options.pop("num_clients", None)
+        self.identity = options.pop("identity", "claimed")
         self.strata = [sorted(group) for group in options.pop("strata", ())]
         self.seed = options.pop("seed", 0)
         self.device = torch.device(options.pop("device", "cpu"))
@@ -168,6 +174,13 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             "num_clients must be positive",
             self.num_clients,
         )
+        names = ("claimed", "node")
+        _check(self.identity in names, "identity must be claimed or node", self.identity)
+        _check(
+            self.num_clients is None or self.identity == "claimed",
+            "with num_clients the server names the clients: identity must be claimed",
+            self.identity,
+        )
         named = sorted(client for group in self.strata for client in group)
         _check(
             not named or named == list(range(self.num_clients or 0)),
@@ -177,11 +190,15 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self.last_round = RoundRecord(0)
         self._layout: Layout | None = None
         self._global: NDArray[Any] = np.empty(0)
-        self._roster = Roster()
-        self._asked: dict[int, list[int]] = {}
+        self.roster = self._make_roster()
         self._skipped_in_a_row = 0
 
     num_byzantine: NumByzantine | None = None
+
+    def _make_roster(self) -> Roster:
+        if self.num_clients is not None:
+            return CohortRoster(self.num_clients)
+        return ClaimRoster() if self.identity == "claimed" else NodeRoster()
 
     def _check_densify(self) -> None:
         rule, mode = type(self), self.densify
@@ -306,7 +323,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
 
     def summary(self) -> None:
         """Log the strategy's settings."""
-        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k != "last_round"}
+        hidden = ("last_round", "roster")
+        settings = {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in hidden}
         log(INFO, "\t├──> %s", type(self).__name__)
         for name, value in settings.items():
             log(INFO, "\t│\t├── %s: %s", name, getattr(value, "__name__", value))
@@ -324,8 +342,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         messages = self._messages(
             server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
         )
-        self._asked = {m.metadata.dst_node_id: asked_clients(m, self.configrecord_key) for m in messages}
-        asked = sum(len(clients) or 1 for clients in self._asked.values())
+        asked = sum(len(clients) for clients in self.roster.asked.values())
         self._check_size(asked)
         self.last_round.bytes_down = asked * self._require_layout().nbytes
         self.last_round.wire_bytes["down"] = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
@@ -371,31 +388,33 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         fraction: float,
         minimum: int,
     ) -> list[Message]:
-        if fraction == 0:
-            return []
+        asked = self._choose(grid, server_round, message_type, fraction, minimum) if fraction else {}
+        self.roster.ask(asked)
         config["server-round"] = server_round
-        nodes = wait_for_nodes(grid, max(self.min_available_nodes, minimum))
-        random = numpy_generator(self.seed, f"sample-{message_type}", server_round)
+        record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
         if self.num_clients is None:
-            self._roster.forget_absent(nodes)
+            return list(self._construct_messages(record, list(asked), message_type))
+        messages: list[Message] = []
+        for node, clients in asked.items():
+            own = ConfigRecord({**config, CLIENT_IDS: clients})
+            record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
+            messages += self._construct_messages(record, [node], message_type)
+        return messages
+
+    def _choose(
+        self, grid: Grid, server_round: int, purpose: str, fraction: float, minimum: int
+    ) -> dict[int, list[int]]:
+        """Draw who is asked: nodes, ascending, and the clients of each."""
+        nodes = wait_for_nodes(grid, max(self.min_available_nodes, minimum))
+        hosted = self.roster.meet(nodes)
+        random = numpy_generator(self.seed, f"sample-{purpose}", server_round)
+        if self.num_clients is None:
             count = min(len(nodes), max(int(len(nodes) * fraction), minimum))
             sample = sorted(random.choice(len(nodes), count, replace=False))
-            record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: config})
-            return list(self._construct_messages(record, [nodes[i] for i in sample], message_type))
-        if self._roster.assigned:
-            self._roster.reassign(nodes)
-        else:
-            self._roster = Roster(assign_clients(self.num_clients, nodes))
+            return {nodes[i]: [*hosted[nodes[i]]] for i in sample}
         chosen = self._sample(self.num_clients, fraction, random)
-        messages: list[Message] = []
-        for node in nodes:
-            clients = sorted(chosen.intersection(self._roster.clients_of(node)))
-            if clients:
-                own = ConfigRecord({**config, CLIENT_IDS: clients})
-                record = RecordDict({self.arrayrecord_key: arrays, self.configrecord_key: own})
-                messages += self._construct_messages(record, [node], message_type)
-        self._roster.ask(chosen)
-        return messages
+        asked = {node: sorted(chosen.intersection(hosted[node])) for node in nodes}
+        return {node: clients for node, clients in asked.items() if clients}
 
     def _sample(self, num_clients: int, fraction: float, random: np.random.Generator) -> set[int]:
         """Draw logical clients, of every stratum as many as its size asks for."""
@@ -429,10 +448,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         layout = self._require_layout()
         replies = list(replies)
         self.last_round.wire_bytes["up"] = sum(wire_bytes(m.content) for m in replies if m.has_content())
-        uploads, rejections = collect_uploads(
-            replies, self.upload_kind, layout, self._roster, self.weighted_by_key
+        uploads, rejections, ignored = collect_uploads(
+            replies, self.upload_kind, layout, self.roster, self.weighted_by_key
         )
-        rejections += self._silent({m.metadata.src_node_id for m in replies}, uploads, rejections)
+        self.last_round.ignored = ignored
+        _log_ignored(server_round, ignored)
         self.last_round.seconds["decode"] = time.perf_counter() - started
         row = self.aggregate_uploads(uploads, rejections)
         metrics = self._train_metrics(uploads)
@@ -465,7 +485,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         if sum(sent) >= _LARGE_ROUND:
             memory.give_back()
         matrix = self._stack(uploads, layout)
-        record.rejections += matrix.rejections
+        record.rejections += self.roster.settle(matrix.client_ids, matrix.rejections)
         record.clients = matrix.client_ids
         record.masks = matrix.masks
         record.seconds["decode"] = record.seconds.get("decode", 0.0) + time.perf_counter() - started
@@ -523,22 +543,6 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 f"(max_skipped_rounds={self.max_skipped_rounds}); the last because {record.skipped}"
             )
 
-    def _silent(
-        self, answered: set[int], uploads: Sequence[Upload], rejections: Sequence[Rejection]
-    ) -> list[Rejection]:
-        """Everybody who was asked and of whom nothing was heard, neither an upload nor a fault."""
-        heard = {client for upload in uploads for client in upload.client_ids}
-        heard.update(client for client, _ in rejections)
-        silent = []
-        for node, clients in self._asked.items():
-            if node not in answered:
-                missing = clients or self._roster.clients_of(node)
-                silent += [Rejection(client, "no reply in time") for client in missing]
-            else:
-                reason = "not in its node's reply"
-                silent += [Rejection(client, reason) for client in clients if client not in heard]
-        return silent
-
     def _require_layout(self) -> Layout:
         if self._layout is None:
             raise RuntimeError("aggregate_train before configure_train: the global model is not known")
@@ -570,27 +574,10 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Average the clients' metrics, leaving out malformed replies."""
-        clients: list[tuple[float, dict[str, float]]] = []
-        seen: set[int] = set()
-        for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
-            node = message.metadata.src_node_id
-            try:
-                if not message.has_content():
-                    raise Rejected("it failed")
-                decoded = decode_metrics(message.content, node, self.weighted_by_key)
-                keep, refused = self._roster.admit(node, decoded.client_ids, seen)
-            except Exception as error:  # nothing that a client sends may end a run
-                fault = error if isinstance(error, Rejected) else error_text(error)
-                log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, fault)
-                continue
-            for client, reason in refused:
-                log(WARNING, "round %d: evaluation of client %d ignored: %s", server_round, client, reason)
-            for index in keep:
-                size = decoded.num_examples[index]
-                if isinstance(size, Rejected):
-                    log(WARNING, "round %d: evaluation of node %d ignored: %s", server_round, node, size)
-                else:
-                    clients.append((size, decoded.metrics[index]))
+        clients, rejections, ignored = collect_evaluations(replies, self.roster, self.weighted_by_key)
+        for client, reason in rejections:
+            log(WARNING, "round %d: evaluation of client %d ignored: %s", server_round, client, reason)
+        _log_ignored(server_round, ignored)
         return self._average(clients, self._average_evaluate)
 
     def _average(
@@ -624,6 +611,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         ]
         result: MetricRecord = average(contents, self.weighted_by_key)
         return result
+
+
+def _log_ignored(server_round: int, ignored: Iterable[Ignored]) -> None:
+    for node, reason in ignored:
+        log(WARNING, "round %d: node %d %s", server_round, node, reason)
 
 
 class BoundedStrategy(RobustStrategy):

@@ -37,8 +37,11 @@ from byzflower.uploads.base import (
     number,
 )
 from byzflower.uploads.flower_compat import DecodeError, npy_view
-from byzflower.uploads.reply import Roster, most_have
+from byzflower.uploads.reply import most_have
+from byzflower.uploads.roster import ReplyFault, Said
 from byzflower.uploads.text import error_text, plain, quoted
+
+_NOBODY = -1  # Flower does not say whose an exception is
 
 
 class LegacyStrategy(LegacyFedAvg):
@@ -47,7 +50,8 @@ class LegacyStrategy(LegacyFedAvg):
     The wrapped strategy owns the rule, the quarantine, the step and the record (`robust.last_round`);
     everything about sampling and configuration is Flower's own legacy FedAvg.
 
-    Clients are known by the integer ``client-id`` in their metrics, else by Flower's own cid.
+    Clients are known as the wrapped strategy's `identity` says, by the integer ``client-id`` in their
+    metrics or by Flower's own cid in place of a node id.
     """
 
     def __init__(self, robust: RobustStrategy, **options: Any) -> None:
@@ -59,7 +63,6 @@ class LegacyStrategy(LegacyFedAvg):
         """
         super().__init__(**options)
         self.robust = robust
-        self._roster = Roster()
 
     def __repr__(self) -> str:
         return f"LegacyStrategy({type(self.robust).__name__})"
@@ -75,6 +78,8 @@ class LegacyStrategy(LegacyFedAvg):
         )
         for _, fit in instructions:
             fit.config = {**fit.config, "server-round": server_round, **self.robust.client_config()}
+        nodes = [node_id_of(proxy) for proxy, _ in instructions]
+        self.robust.roster.ask({node: [node] for node in nodes})
         return instructions
 
     def aggregate_fit(
@@ -88,24 +93,33 @@ class LegacyStrategy(LegacyFedAvg):
         A user's function for metrics is given those of the clients that the rule was given, as
         `_averaged` says.
         """
-        rejections = [Rejection(*_describe_failure(failure)) for failure in failures]
-        uploads: list[Upload] = []
-        arrived: dict[int, FitRes] = {}
+        uploads: dict[int, Upload] = {}
+        said: dict[int, Said] = {}
+        for failure in failures:
+            node, reason = _describe_failure(failure)
+            said[node] = Said([], [ReplyFault(None, reason)])
         for proxy, result in results:
             node = node_id_of(proxy)
             try:
-                upload = self._decode(node, result)
-                (client,) = upload.client_ids
-                if client in arrived:
-                    raise Rejected(f"duplicate client id {client}")
+                uploads[node] = self._decode(node, result)
+                said[node] = Said(uploads[node].client_ids, [])
             except Exception as error:  # nothing that a client sends may end a run
-                rejections.append(Rejection(node, _fault(error)))
-                continue
-            arrived[client] = result
-            uploads.append(upload)
-        row = self.robust.aggregate_uploads(uploads, rejections)
+                said[node] = Said([], [ReplyFault(None, _fault(error))])
+        hearing = self.robust.roster.hear(said)
+        for node, clients in hearing.heard.items():
+            uploads[node].client_ids = list(clients.values())
+        nobodys = "".join(f": {reason}" for _, reason in said.get(_NOBODY, Said([], [])).faults)
+        silent = [Rejection(client, f"no result{nobodys}") for client, _ in hearing.silent]
+        self.robust.last_round.ignored = hearing.ignored
+        row = self.robust.aggregate_uploads(
+            [uploads[node] for node in hearing.heard], hearing.rejections + silent
+        )
         accepted = set(self.robust.last_round.clients)
-        kept = [(r.num_examples, r.metrics) for client, r in arrived.items() if client in accepted]
+        kept = [
+            (result.num_examples, result.metrics)
+            for proxy, result in results
+            if accepted.intersection(hearing.heard.get(node_id_of(proxy), {}).values())
+        ]
         metrics = _averaged(self.fit_metrics_aggregation_fn, kept)
         if row is None:
             return None, metrics
@@ -136,15 +150,10 @@ class LegacyStrategy(LegacyFedAvg):
         metrics = [(r.num_examples, r.metrics) for r in believable]
         return loss, _averaged(self.evaluate_metrics_aggregation_fn, metrics)
 
-    def _client_id(self, node: int, result: FitRes) -> int:
-        claimed = result.metrics.get(CLIENT_ID, node)
-        return int(claimed) if is_client_id(claimed) else node
-
     def _decode(self, node: int, result: FitRes) -> Upload:
         _check_status(result)
-        client = self._client_id(node, result)
-        if fault := self._roster.fault(node, client):
-            raise Rejected(fault)
+        claimed = result.metrics.get(CLIENT_ID, node)
+        client = int(claimed) if is_client_id(claimed) else node
         size = check_num_examples(result.num_examples)
         layout = self.robust._require_layout()
         arrays = decode_arrays(result.parameters, layout.nbytes)
@@ -224,7 +233,7 @@ def _fault(error: Exception) -> str:
 
 def _describe_failure(failure: tuple[ClientProxy, FitRes] | BaseException) -> tuple[int, str]:
     if isinstance(failure, BaseException):
-        return -1, f"client raised: {error_text(failure)}"
+        return _NOBODY, f"client raised: {error_text(failure)}"
     proxy, result = failure
     return node_id_of(proxy), f"client failed: {plain(result.status.message)}"
 

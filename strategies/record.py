@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.uploads.base import Rejection
+from byzflower.uploads.base import Ignored, Rejection
 
 
 @dataclass
@@ -15,7 +15,9 @@ class RoundRecord:
     Attributes:
         round: server round, from 1.
         clients: ids of the clients whose uploads reached the rule, ascending: the rows' order.
-        rejections: who was quarantined, and why.
+        rejections: every other client that was asked, once, and why it was quarantined.
+        ignored: what nodes sent that had no effect on anybody: replies of nodes that were not asked, second
+            replies, words about clients that are not their own, claims of ids.
         selected: ids that the rule kept, for rules that select.
         weights: weight of each of `clients` in the aggregate, for rules that weight.
         dropped: ids that the rule left out, and why, for rules that say.
@@ -31,6 +33,7 @@ class RoundRecord:
     round: int
     clients: list[int] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
     selected: list[int] | None = None
     weights: list[float] | None = None
     dropped: list[Rejection] = field(default_factory=list)

@@ -1,13 +1,15 @@
 """What travels between clients and server: typed, validated uploads in both of Flower's dialects."""
 
-from byzflower.uploads.base import Rejected, Rejection, Upload, UploadFormat
+from byzflower.uploads.base import Ignored, Rejected, Rejection, Upload, UploadFormat
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import Roster, collect_uploads, decode_reply, encode_upload
+from byzflower.uploads.reply import collect_uploads, decode_reply, encode_upload
+from byzflower.uploads.roster import Roster
 from byzflower.uploads.topk import Packs, SparseModel, TopKFormat, TopKUpload
 
 __all__ = [
     "DenseUpload",
+    "Ignored",
     "Layout",
     "Packs",
     "Rejected",

@@ -31,11 +31,23 @@ class Rejection(NamedTuple):
     """One client left out of a round before aggregation.
 
     Attributes:
-        client: logical client id (the Flower node id where no logical id is known).
+        client: logical client id (the Flower node id where no logical id is known for certain).
         reason: what was wrong with its reply.
     """
 
     client: int
+    reason: str
+
+
+class Ignored(NamedTuple):
+    """What a node said without any effect.
+
+    Attributes:
+        node: Flower node id.
+        reason: what it was, and why it was of no account.
+    """
+
+    node: int
     reason: str
 
 

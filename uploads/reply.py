@@ -1,9 +1,10 @@
-"""Uploads in Flower's Message dialect: encoding for clients, suspicious decoding for servers."""
+"""Uploads in Flower's Message dialect: encoding for clients, decoding of untrusted replies for servers."""
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -12,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from byzflower.uploads.base import (
     CLIENT_ID,
     NUM_EXAMPLES,
+    Ignored,
     Rejected,
     Rejection,
     Upload,
@@ -22,6 +24,7 @@ from byzflower.uploads.base import (
 )
 from byzflower.uploads.flower_compat import DecodeError, R, array_record, array_view, records_of
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.roster import Hearing, ReplyFault, Roster, Said
 from byzflower.uploads.text import error_text, plain
 
 H = TypeVar("H", bound=Hashable)
@@ -29,6 +32,7 @@ H = TypeVar("H", bound=Hashable)
 MAX_METRICS = 1000
 MAX_NAME = 100
 FAILED = "failed-clients"
+_MAX_DIGITS = 20  # of an id below 2**64
 # What the SuperLink and the SuperNodes report; everything else is what a ClientApp raised.
 _ERRORS = {
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its ClientApp cannot be loaded",
@@ -37,92 +41,6 @@ _ERRORS = {
     ErrorCode.NODE_UNAVAILABLE: "no reply",
     ErrorCode.CLIENT_APP_CRASHED: "client crashed",
 }
-
-
-class Roster:
-    """Who may speak for which logical client.
-
-    With an assignment (simulated cohorts), a node answers for exactly the clients it was given.
-    Without one (ordinary Flower), a node is one client: the id it names first, if any, is its own for
-    the rest of the run and nobody else's; a node that names none is known by its node id.
-    """
-
-    def __init__(self, assignment: Mapping[int, Sequence[int]] | None = None):
-        self.assigned = assignment is not None
-        self._asked: frozenset[int] | None = None
-        self._clients = {node: list(clients) for node, clients in (assignment or {}).items()}
-        self._owner = {client: node for node, clients in self._clients.items() for client in clients}
-
-    def forget_absent(self, nodes: Sequence[int]) -> None:
-        """Without an assignment: free the ids of nodes that are gone: they may come back as others."""
-        for node in self._clients.keys() - set(nodes):
-            for client in self._clients.pop(node):
-                del self._owner[client]
-
-    def reassign(self, nodes: Sequence[int]) -> None:
-        """Give the clients of nodes that are gone to those that have the fewest."""
-        gone = self._clients.keys() - set(nodes)
-        orphans = sorted(client for node in gone for client in self._clients.pop(node))
-        for node in nodes:
-            self._clients.setdefault(node, [])
-        for client in orphans:
-            node = min(nodes, key=lambda n: (len(self._clients[n]), n))
-            self._clients[node].append(client)
-            self._owner[client] = node
-
-    def ask(self, clients: Iterable[int]) -> None:
-        """Let only these clients, of an assignment, answer this round."""
-        self._asked = frozenset(clients)
-
-    def fault(self, node: int, client: int) -> str | None:
-        """Say why `node` may not speak for `client`, or None; binds the pair at first sight."""
-        if self.assigned:
-            if client not in self._owner:
-                return f"unknown client id {client}"
-            if self._owner[client] != node:
-                return f"client id {client} belongs to another node"
-            if self._asked is not None and client not in self._asked:
-                return f"client {client} was not asked this round"
-            return None
-        if node in self._clients and self._clients[node] != [client]:
-            return f"node was client {self._clients[node][0]} before, now claims to be {client}"
-        if self._owner.get(client, node) != node:
-            return f"client id {client} belongs to another node"
-        self._owner[client], self._clients[node] = node, [client]
-        return None
-
-    def clients_of(self, node: int) -> list[int]:
-        """Clients that a node answers for (its own node id where it never named one)."""
-        return self._clients.get(node, [] if self.assigned else [node])
-
-    def admit(self, node: int, clients: Sequence[int], seen: set[int]) -> tuple[list[int], list[Rejection]]:
-        """Check the clients that a reply is from, and add them to those `seen` this round.
-
-        Returns:
-            Positions of the clients that `node` may speak for, each once, and why not the others.
-        """
-        if not self.assigned and len(clients) > 1:
-            return [], self.blame(node, f"one node claims to be {len(clients)} clients")
-        keep: list[int] = []
-        rejections: list[Rejection] = []
-        for index, client in enumerate(clients):
-            fault = self.fault(node, client)
-            if fault is None and client in seen:
-                fault = f"duplicate client id {client}"
-            if fault is None:
-                keep.append(index)
-                seen.add(client)
-            elif self.assigned:
-                rejections.append(Rejection(client, fault))
-            else:
-                rejections += self.blame(node, fault)
-        return keep, rejections
-
-    def blame(self, node: int, reason: str) -> list[Rejection]:
-        """A fault of a whole reply is one of each client that was asked of the node."""
-        asked = self._asked
-        clients = self.clients_of(node)
-        return [Rejection(client, reason) for client in clients if asked is None or client in asked]
 
 
 def encode_upload(
@@ -152,18 +70,6 @@ def encode_upload(
     return content
 
 
-class ReplyFault(NamedTuple):
-    """What is wrong with a reply, or with one client's part of it.
-
-    Attributes:
-        client: the id as the reply claims it; None if the whole reply is of no use.
-        reason: what was wrong.
-    """
-
-    client: int | None
-    reason: str
-
-
 def decode_reply(
     message: Message, kind: UploadFormat, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[Upload | None, list[ReplyFault]]:
@@ -174,16 +80,24 @@ def decode_reply(
         every client whose form is not. Values are not looked at here, nor who may claim which id.
     """
     try:
-        if message.has_error():
-            what = _ERRORS.get(message.error.code, "client raised")
-            raise Rejected(f"{what}: {plain(message.error.reason)}")
-        if not message.has_content():
-            raise Rejected("empty reply")
-        return _decode_content(message.content, message.metadata.src_node_id, kind, layout, weighted_by_key)
-    except (Rejected, DecodeError) as fault:
-        return None, [ReplyFault(None, plain(fault))]
+        content, node = _content_of(message), message.metadata.src_node_id
+        return _decode_content(content, node, kind, layout, weighted_by_key)
     except Exception as error:  # nothing that a client sends may end a run
-        return None, [ReplyFault(None, f"cannot be decoded: {error_text(error)}")]
+        return None, [_whole_fault(error)]
+
+
+def _content_of(message: Message) -> RecordDict:
+    if message.has_error():
+        what = _ERRORS.get(message.error.code, "client raised")
+        raise Rejected(f"{what}: {plain(message.error.reason)}")
+    if not message.has_content():
+        raise Rejected("empty reply")
+    return message.content
+
+
+def _whole_fault(error: Exception) -> ReplyFault:
+    known = isinstance(error, Rejected | DecodeError)
+    return ReplyFault(None, plain(error) if known else f"cannot be decoded: {error_text(error)}")
 
 
 class ClientMetrics(NamedTuple):
@@ -201,6 +115,17 @@ class ClientMetrics(NamedTuple):
     client_ids: list[int]
     num_examples: list[float | Rejected]
     metrics: list[dict[str, float]]
+
+    def believable(self) -> tuple[dict[int, float], list[ReplyFault]]:
+        """Positions and sizes of the clients whose size is believable, and what is wrong with the others'."""
+        sizes: dict[int, float] = {}
+        faults = []
+        for position, size in enumerate(self.num_examples):
+            if isinstance(size, Rejected):
+                faults.append(ReplyFault(self.client_ids[position], str(size)))
+            else:
+                sizes[position] = size
+        return sizes, faults
 
 
 def decode_metrics(content: RecordDict, node: int, weighted_by_key: str = NUM_EXAMPLES) -> ClientMetrics:
@@ -249,23 +174,17 @@ def _decode_content(
 ) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
-    faults = _failed_clients(content)
-    keep = []
-    for index, size in enumerate(clients.num_examples):
-        if isinstance(size, Rejected):
-            faults.append(ReplyFault(clients.client_ids[index], str(size)))
-        else:
-            keep.append(index)
+    sizes, faults = clients.believable()
     limit = max(layout.width * layout.row_dtype.itemsize * len(clients.client_ids), 8 * layout.width)
     upload = kind.from_payload(
         {name: array_view(array, limit) for name, array in record.items()},
         layout,
         clients.client_ids,
-        np.array([1.0 if isinstance(size, Rejected) else size for size in clients.num_examples]),
+        np.array([sizes.get(i, 1.0) for i in range(len(clients.client_ids))]),
         clients.metrics,
         cohort=clients.cohort,
     )
-    return select(upload, keep), faults
+    return select(upload, list(sizes)), _failed_clients(content) + faults
 
 
 def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
@@ -275,41 +194,107 @@ def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
     return upload.take(list(keep)) if keep else None
 
 
+class Collected(NamedTuple):
+    """What came of a round's replies.
+
+    Attributes:
+        uploads: well-formed ones, of distinct clients.
+        rejections: every other client that was asked, once, and why.
+        ignored: what nodes sent without effect.
+    """
+
+    uploads: list[Upload]
+    rejections: list[Rejection]
+    ignored: list[Ignored]
+
+
+@dataclass
+class Evaluations:
+    """What k clients made of a model.
+
+    Attributes:
+        client_ids: k ids.
+        scores: k sizes, and the metrics that go with them.
+    """
+
+    client_ids: list[int]
+    scores: list[tuple[float, dict[str, float]]]
+
+
+def decode_evaluation(
+    message: Message, weighted_by_key: str = NUM_EXAMPLES
+) -> tuple[Evaluations | None, list[ReplyFault]]:
+    """Decode one untrusted reply that is metrics alone; see `decode_reply`."""
+    try:
+        clients = decode_metrics(_content_of(message), message.metadata.src_node_id, weighted_by_key)
+        sizes, faults = clients.believable()
+        scores = [(size, clients.metrics[i]) for i, size in sizes.items()]
+        return Evaluations([clients.client_ids[i] for i in sizes], scores), faults
+    except Exception as error:  # nothing that a client sends may end a run
+        return None, [_whole_fault(error)]
+
+
 def collect_uploads(
     replies: Iterable[Message],
     kind: UploadFormat,
     layout: Layout,
     roster: Roster,
     weighted_by_key: str = NUM_EXAMPLES,
-) -> tuple[list[Upload], list[Rejection]]:
-    """Decode a round's replies: every client once, each from the node that may speak for it."""
-    uploads: list[Upload] = []
-    rejections: list[Rejection] = []
-    seen: set[int] = set()
-    for message in sorted(replies, key=lambda m: m.metadata.src_node_id):
-        node = message.metadata.src_node_id
-        upload, faults = decode_reply(message, kind, layout, weighted_by_key)
-        rejections += _attributed(faults, node, roster)
-        if upload is None:
-            continue
-        keep, refused = roster.admit(node, upload.client_ids, seen)
-        rejections += refused
-        kept = select(upload, keep)
+) -> Collected:
+    """Decode a round's replies: every client that was asked once, from the node that speaks for it."""
+    decoded, hearing = _listen(replies, lambda m: decode_reply(m, kind, layout, weighted_by_key), roster)
+    uploads = []
+    for node, clients in hearing.heard.items():
+        kept = select(decoded[node], list(clients)) if clients else None
         if kept is not None:
+            kept.client_ids = list(clients.values())
             uploads.append(kept)
-    return uploads, rejections
+    return Collected(uploads, hearing.rejections + hearing.silent, hearing.ignored)
 
 
-def _attributed(faults: list[ReplyFault], node: int, roster: Roster) -> list[Rejection]:
-    """Blame the clients that a node may speak for, whatever ids its reply mentions."""
-    named: list[Rejection] = []
-    for client, reason in faults:
-        if client is not None and roster.assigned:
-            if roster.fault(node, client) is None:
-                named.append(Rejection(client, reason))
-        else:
-            named += roster.blame(node, reason)
-    return named if roster.assigned else named[:1]
+def collect_evaluations(
+    replies: Iterable[Message], roster: Roster, weighted_by_key: str = NUM_EXAMPLES
+) -> tuple[list[tuple[float, dict[str, float]]], list[Rejection], list[Ignored]]:
+    """Decode the replies to an evaluation: sizes and metrics of each client once, what is wrong with others'.
+
+    Clients that say nothing are in none of it.
+    """
+    decoded, hearing = _listen(replies, lambda m: decode_evaluation(m, weighted_by_key), roster)
+    scores = [decoded[node].scores[i] for node, clients in hearing.heard.items() for i in clients]
+    return scores, hearing.rejections, hearing.ignored
+
+
+class _Part(Protocol):
+    client_ids: list[int]
+
+
+P = TypeVar("P", bound=_Part)
+
+
+def _listen(
+    replies: Iterable[Message],
+    decode: Callable[[Message], tuple[P | None, list[ReplyFault]]],
+    roster: Roster,
+) -> tuple[dict[int, P], Hearing]:
+    """Decode the first reply of every node that was asked, and attribute what is in it to clients."""
+    by_node: dict[int, list[Message]] = {}
+    for reply in replies:
+        by_node.setdefault(reply.metadata.src_node_id, []).append(reply)
+    said: dict[int, Said] = {}
+    decoded: dict[int, P] = {}
+    ignored = []
+    for node, own in sorted(by_node.items()):
+        if node not in roster.asked:
+            ignored.append(Ignored(node, "was not asked this round"))
+            continue
+        if len(own) > 1:
+            ignored.append(Ignored(node, f"replied {len(own)} times, of which the first counts"))
+        part, faults = decode(own[0])
+        said[node] = Said([] if part is None else part.client_ids, faults)
+        if part is not None:
+            decoded[node] = part
+    hearing = roster.hear(said)
+    return decoded, hearing._replace(ignored=ignored + hearing.ignored)
 
 
 def _only(content: RecordDict, kind: type[R]) -> R:
@@ -321,7 +306,7 @@ def _only(content: RecordDict, kind: type[R]) -> R:
 
 def _failed_clients(content: RecordDict) -> list[ReplyFault]:
     failed = records_of(content, ConfigRecord).get(FAILED, ConfigRecord())
-    if not all(client.isdecimal() for client in failed):
+    if not all(client.isdecimal() and len(client) <= _MAX_DIGITS for client in failed):
         raise Rejected("failed clients are not named by integers")
     return [ReplyFault(int(client), plain(reason)) for client, reason in failed.items()]
 

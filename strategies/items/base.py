@@ -111,7 +111,7 @@ class ItemStrategy(RobustStrategy):
         if upload is None or len(upload.items) == 0:
             raise TooFewClients("no usable upload arrived")
         m, d = layout.shapes[0]
-        clients = np.array(upload.client_ids, np.int64)
+        clients = np.unique(np.array(upload.client_ids, np.uint64), return_inverse=True)[1]
         rows = ItemRows(upload.rows, clients, upload.splits, upload.items, m)
         result = self.aggregate_items(rows)
         touched = np.zeros(layout.width, bool)

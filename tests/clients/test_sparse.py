@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flwr.client import NumPyClient
 from flwr.common import Code, FitRes, RecordDict, Status, ndarrays_to_parameters
+from flwr.server.client_manager import SimpleClientManager
 from small import Target, model
 
 from byzflower.clients import TopKClient, cohort_client_app
@@ -125,12 +126,15 @@ def test_dense_clients_are_told_what_is_wrong_with_them():
 
 def test_in_a_project_on_the_older_api():
     strategy = LegacyStrategy(SafeSparse(pack_size=4, magnitude_guard=None))
-    strategy.robust.set_global(1, {str(i): a for i, a in enumerate(model().values())})
 
     class Proxy:
         def __init__(self, cid):
             self.cid = cid
 
+    manager = SimpleClientManager()
+    for cid in "1234":
+        manager.register(Proxy(cid))
+    strategy.configure_fit(1, ndarrays_to_parameters(list(model().values())), manager)
     results = []
     for cid in "123":
         client = TopKClient(Flat(np.full(12, float(cid))), 1 / 3)

@@ -40,7 +40,8 @@ NEEDS = {
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
     "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
-    "ray_address=auto, round_timeout=60.0, max_round_bytes=5, out=elsewhere, name=mine"
+    "ray_address=auto, round_timeout=60.0, max_round_bytes=5, out=elsewhere, name=mine,"
+    "identity=node"
 )
 
 
