@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from certificates import Keys, make_keys
+from certificates import Keys, at_least_one, make_keys
 
 from byzflower.uploads.flower_compat import deploys_over_grpc
 
@@ -278,6 +278,19 @@ def tail(log: Path, characters: int = 4000) -> str:
     return log.read_text(errors="replace")[-characters:] if log.is_file() else ""
 
 
+def byzantine_node(text: str) -> tuple[int, dict[str, object]]:
+    """A Byzantine node on the command line, and what it is started with.
+
+    Raises:
+        ArgumentTypeError: not of the form NODE=ATTACK or NODE=ATTACK:OPTIONS.
+    """
+    node, _, attack = text.partition("=")
+    name, _, options = attack.partition(":")
+    if not (node.isdecimal() and name):
+        raise argparse.ArgumentTypeError(f"must be NODE=ATTACK[:OPTIONS], as 0=bitflip, got {text!r}")
+    return int(node), {"byzantine": True, "attack": name, "attack-options": options}
+
+
 def end_on_sigterm() -> None:
     """Let SIGTERM end this process as Ctrl-C does: what it started is ended, too."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -289,9 +302,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--app", type=Path, default=Path(__file__).parents[1], help="folder of the app")
-    parser.add_argument("--nodes", type=int, default=4)
+    parser.add_argument("--nodes", type=at_least_one, default=4)
     parser.add_argument(
-        "--byzantine", action="append", default=[], metavar="NODE=ATTACK[:OPTIONS]", help="may be repeated"
+        "--byzantine",
+        type=byzantine_node,
+        action="append",
+        default=[],
+        metavar="NODE=ATTACK[:OPTIONS]",
+        help="may be repeated",
     )
     parser.add_argument(
         "--tls", action="store_true", help="encrypt, and admit only SuperNodes with known keys"
@@ -299,25 +317,28 @@ def main() -> None:
     parser.add_argument("--run-config", default="", help="as flwr run takes it")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds until the run is given up")
     arguments = parser.parse_args()
-    end_on_sigterm()
     configs: list[dict[str, object]] = [{} for _ in range(arguments.nodes)]
-    for text in arguments.byzantine:
-        node, _, attack = text.partition("=")
-        name, _, options = attack.partition(":")
-        configs[int(node)] |= {"byzantine": True, "attack": name, "attack-options": options}
-    with tempfile.TemporaryDirectory(prefix="deployment-") as folder:
+    for node, own in arguments.byzantine:
+        if node >= arguments.nodes:
+            parser.error(f"argument --byzantine: there is no node {node} of {arguments.nodes}, from 0")
+        configs[node] |= own
+    try:
         keys = make_keys(Path(__file__).parent / "keys", arguments.nodes) if arguments.tls else None
-        with LocalDeployment(Path(folder), keys, show=True) as deployment:
-            deployment.start_nodes(configs)
-            options = {"engine": "deployment", "clients": arguments.nodes, "out": os.path.abspath("runs")}
-            options |= {"byzantine": len(arguments.byzantine), "attack": "none"}
-            run = deployment.start_run(arguments.app, options, arguments.run_config)
-            status = deployment.wait(run, arguments.timeout)
-            rounds = [
-                line for line in deployment.log("superlink").read_text().splitlines() if "round" in line
-            ]
-            print("\n".join(rounds if status.endswith("completed") else [tail(deployment.log("superlink"))]))
-            print(status)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    end_on_sigterm()
+    with (
+        tempfile.TemporaryDirectory(prefix="deployment-") as folder,
+        LocalDeployment(Path(folder), keys, show=True) as deployment,
+    ):
+        deployment.start_nodes(configs)
+        options = {"engine": "deployment", "clients": arguments.nodes, "out": os.path.abspath("runs")}
+        options |= {"byzantine": len(arguments.byzantine), "attack": "none"}
+        run = deployment.start_run(arguments.app, options, arguments.run_config)
+        status = deployment.wait(run, arguments.timeout)
+        rounds = [line for line in deployment.log("superlink").read_text().splitlines() if "round" in line]
+        print("\n".join(rounds if status.endswith("completed") else [tail(deployment.log("superlink"))]))
+        print(status)
     raise SystemExit(0 if status.endswith("completed") else 1)
 
 

@@ -64,6 +64,10 @@ _EXECUTION = frozenset(
         "data",
     }
 )
+# Names of runs become folders.
+_LONGEST_NAME = 200
+_NOT_IN_NAMES = frozenset('\\:*?"<>|')
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 # What the data decides about a model, and the server's data about a rule.
 _NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload"})
 
@@ -93,7 +97,9 @@ class CommonConfig(RunSettings):
         "claimed", description="deployment: clients are known by the id they claim, or by their node's id"
     )
     out: str = Field("runs", description="folder for results")
-    name: str = Field("", description="name of the run; default from data set, attack and strategy")
+    name: str = Field(
+        "", description="name of the run, folders in it with /; default from data set, attack and strategy"
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -104,6 +110,20 @@ class CommonConfig(RunSettings):
     @classmethod
     def _parse_strategy_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if value and (fault := name_fault(value)):
+            raise ValueError(fault)
+        return value
+
+    @field_validator("out")
+    @classmethod
+    def _check_out(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("no folder's name has a null character in it")
+        return value
 
     @model_validator(mode="after")
     def _one_way_to_say_nodes(self) -> Self:
@@ -411,6 +431,20 @@ def parse_calls(text: str) -> list[tuple[str, dict[str, OptionValue]]]:
             raise ValueError(f"{part!r} is not of the form name or name(option=value, ...)")
         calls.append((match[1].lower(), parse_options(match[2] or "")))
     return calls
+
+
+def name_fault(name: str) -> str:
+    """Why runs cannot have this name, which is a path in `out` and must stay there; empty if they can."""
+    if len(name.encode(errors="replace")) > _LONGEST_NAME:
+        return f"a name has at most {_LONGEST_NAME} bytes"
+    if not name.isprintable() or set(name) & _NOT_IN_NAMES:
+        return f"a name has neither control characters nor any of {' '.join(sorted(_NOT_IN_NAMES))}"
+    for part in name.split("/"):
+        if not part or part != part.strip() or part.startswith(".") or part.endswith("."):
+            return "no part of a name, between slashes, is empty or begins or ends with a dot or a space"
+        if _RESERVED.fullmatch(part):
+            return f"some systems reserve the name {part}"
+    return ""
 
 
 def _readable(error: Any) -> str:

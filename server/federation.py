@@ -1,6 +1,7 @@
 """The rounds of one federated training, on any Grid."""
 
 import json
+import logging
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ from byzflower.server.diagnostics import principal_plane, vulnerability
 from byzflower.server.item_adversary import ItemAdversary
 from byzflower.server.plots import save_similarity
 from byzflower.server.recommendation import RecommendationConfig
-from byzflower.server.recorder import Checkpoint, Record, Recorder, detection
+from byzflower.server.recorder import Checkpoint, Record, Recorder, detection, naming
 from byzflower.server.tasks import Config
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
@@ -34,6 +35,9 @@ from byzflower.uploads.flower_compat import array_record, array_view, poll_often
 from byzflower.uploads.roster import assign_clients
 
 OnRound = Callable[[Record], None]
+# Seconds after a checkpoint that could not be written, until the next try.
+_RETRY = 30.0
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -54,7 +58,8 @@ class Outcome:
 class _CheckpointBudget:
     """Lets checkpoints take at most a twentieth of a run's time.
 
-    Rounds that take long are saved every time; fast ones with a large state are not slowed down.
+    Rounds that take long are saved every time; fast ones with a large state are not slowed down. A full disk
+    does not end a run: what could not be saved is logged, and tried again later.
     """
 
     def __init__(self, saved_round: int) -> None:
@@ -66,10 +71,18 @@ class _CheckpointBudget:
 
     @contextmanager
     def saving(self, server_round: int) -> Iterator[None]:
-        started = time.monotonic()
-        yield
+        started, pause = time.monotonic(), 0.0
+        try:
+            yield
+            self.saved_round = server_round
+        except OSError as error:
+            pause = _RETRY
+            _LOG.warning(
+                "round %d is not saved (%s); if the run ends now, it goes on after round %d",
+                *(server_round, error, self.saved_round),
+            )
         ended = time.monotonic()
-        self.saved_round, self._next = server_round, ended + 20 * (ended - started)
+        self._next = ended + max(20 * (ended - started), pause)
 
 
 class Federation(ABC):
@@ -132,14 +145,16 @@ class Federation(ABC):
         for server_round in range(done + 1, self.config.rounds + 1):
             if stop is not None and stop.is_set():
                 if budget.saved_round < server_round - 1:
-                    self._checkpoint(server_round - 1, grid)
+                    with budget.saving(server_round - 1):
+                        self._checkpoint(server_round - 1, grid)
                 return Outcome({}, self.recorder, interrupted=True)
             self._record(on_round, self._round(server_round, grid))
             if budget.allows() and server_round < self.config.rounds:
                 with budget.saving(server_round):
                     self._checkpoint(server_round, grid)
         if isinstance(self.strategy, Adversary) and self.strategy.similarity is not None:
-            save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
+            with naming(self.recorder.folder):
+                save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
     def _is_scored(self, server_round: int) -> bool:

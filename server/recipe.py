@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from byzflower.server.config import ConfigError, unknown_text
+from byzflower.server.config import ConfigError, name_fault, unknown_text
 from byzflower.server.tasks import Config, make_config
 
 SEED = "seed"
@@ -210,6 +210,8 @@ def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> P
     choices = {axis: [_choice(axis, value) for value in values] for axis, values in cross.items()}
     axes = {axis: [label for label, _ in values] for axis, values in choices.items()}
     mistakes = [*_misplaced(recipe, axes), *_misclaimed(recipe, axes)]
+    if fault := name_fault(name):
+        raise RecipeError(f"the recipe's file gives its runs their name: {fault} (got {name!r:.60})")
     cells, excluded = [], 0
     faults: dict[str, list[str]] = {}
     for combination in itertools.product(*choices.values()):

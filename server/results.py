@@ -1,6 +1,5 @@
 """What a grid's runs came to, as tables: means over seeds, beside the paper's numbers."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from byzflower.server.config import ConfigError
 from byzflower.server.recipe import SEED, Plan, Recipe, Scale, load_plan
+from byzflower.server.recorder import RunFolderError, read_result, read_rounds
 from byzflower.server.runner import ERROR_FILE
 from byzflower.server.tasks import Config, make_config
 
@@ -270,7 +270,11 @@ def _grid_report(folder: Path) -> Report:
 def _read_run(folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
     import tomllib
 
-    config = make_config(tomllib.loads((folder / "config.toml").read_text()))
+    path = folder / "config.toml"
+    try:
+        config = make_config(tomllib.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
     return config, *_outcome(folder)
 
 
@@ -291,10 +295,12 @@ def _loose_report(name: str, runs: Sequence[tuple[Config, dict[str, Any] | None,
 def _outcome(folder: Path) -> tuple[dict[str, Any] | None, str]:
     if (folder / ERROR_FILE).is_file():
         return None, (folder / ERROR_FILE).read_text().strip().splitlines()[-1][:300]
-    if not (folder / "result.json").is_file():
+    try:
+        return {**read_result(folder), **_averages(read_rounds(folder))}, ""
+    except FileNotFoundError:
         return None, ""
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return {**result, **_averages(folder / "rounds.jsonl")}, ""
+    except RunFolderError as error:
+        return None, str(error)
 
 
 def number(record: Mapping[str, Any], metric: str) -> float | None:
@@ -306,12 +312,11 @@ def number(record: Mapping[str, Any], metric: str) -> float | None:
     return None
 
 
-def _averages(path: Path) -> dict[str, Any]:
+def _averages(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is measured, so not in result.json, or not worth a place there.
 
     Seconds, traffic and diagnostics of a round on average; the clients' training loss in the last one.
     """
-    rounds = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     trained = [record for record in rounds if record["round"] > 0]
     if not trained:
         return {}

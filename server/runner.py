@@ -15,7 +15,7 @@ from queue import Empty
 from typing import Any, Protocol
 
 from byzflower.server.recipe import Cell
-from byzflower.server.recorder import RunBusy
+from byzflower.server.recorder import RunBusy, RunFolderError, result_of
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import Config, make_config
 from byzflower.threads import share_cores
@@ -65,8 +65,12 @@ class Watcher(Protocol):
 
 
 def is_done(config: Config) -> bool:
-    """Whether a run has finished before."""
-    return (config.folder() / "result.json").is_file()
+    """Whether a run has finished before, and its result is what was written."""
+    try:
+        result_of(config)
+    except (FileNotFoundError, RunFolderError):
+        return False
+    return True
 
 
 def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher | None = None) -> list[Progress]:
