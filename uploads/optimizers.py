@@ -28,6 +28,8 @@ class Optimizer(ABC):
 
     name: ClassVar[str]
     slots: ClassVar[tuple[str, ...]]
+    # Below it the square of a float32 gradient is lost where its step is not, and a step has no limit.
+    least_eps: ClassVar[float] = torch.finfo(torch.float32).tiny
 
     lr: float
 
@@ -35,13 +37,16 @@ class Optimizer(ABC):
         """Check the parameters.
 
         Raises:
-            ValueError: `lr` or an epsilon not positive, or a decay rate outside [0, 1).
+            ValueError: `lr` not positive, an epsilon not positive or too small for a float32 gradient's
+                square, or a decay rate outside [0, 1).
         """
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in ("lr", "eps"):
                 if not (value > 0 and math.isfinite(value)):
                     raise ValueError(f"{field.name} must be positive, got {value}")
+                if field.name == "eps" and value < self.least_eps:
+                    raise ValueError(f"eps must be at least {self.least_eps:.3g}, got {value}")
             elif not 0 <= value < 1:
                 raise ValueError(f"{field.name} must be in [0, 1), got {value}")
 
@@ -65,7 +70,8 @@ class Optimizer(ABC):
                 last place of the value itself are always allowed.
 
         Returns:
-            Boolean, of a slot's shape; False wherever anything is NaN.
+            Boolean, of a slot's shape; False wherever anything is NaN, infinite or overflows on the way:
+            what is not finite would be close to anything.
         """
 
     def to_config(self, step: int) -> dict[str, Any]:
@@ -180,6 +186,7 @@ class AdaGrad(Optimizer):
 
     name: ClassVar[str] = "adagrad"
     slots: ClassVar[tuple[str, ...]] = ("r",)
+    least_eps: ClassVar[float] = math.sqrt(torch.finfo(torch.float32).tiny)  # it stands beside the root
 
     lr: float = 0.01
     eps: float = 1e-8
@@ -242,6 +249,8 @@ def _sharpest(
 ) -> torch.Tensor:
     """The gradient that a step shows, with the size that its square shows where rounding hurts that less.
 
+    A size whose sign the step has lost counts as positive: it must not stay unseen.
+
     Args:
         g: gradient by the step of theta.
         per_step: what a step of 1 says of the gradient, so also what a rounding of theta does.
@@ -251,7 +260,7 @@ def _sharpest(
     """
     size = ((after[1] - kept) / share).clamp(min=0).sqrt()
     square_is_sharper = after[1] < share * size * after[0].abs() * per_step
-    return torch.where(square_is_sharper, g.sign() * size, g)
+    return torch.where(square_is_sharper, size.copysign(g), g)
 
 
 def _square_added(
@@ -277,9 +286,10 @@ def _close(
     tolerance: float,
     unsure: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
-    """Where values agree up to the tolerance and the rounding of the uploaded type."""
+    """Where values agree up to the tolerance and the rounding of the uploaded type, all of it finite."""
     rounding = _last_place(after) * expected.abs() + torch.finfo(after.dtype).tiny
-    return (actual - expected).abs() <= tolerance * change.abs() + rounding + unsure
+    allowed = tolerance * change.abs() + rounding + unsure
+    return ((actual - expected).abs() <= allowed) & (allowed < torch.inf)
 
 
 def _last_place(after: torch.Tensor) -> float:

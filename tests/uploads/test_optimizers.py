@@ -1,5 +1,7 @@
 """Optimizers: their steps, what a step gives away, and who breaks the rule."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,89 @@ def test_impossible_moments_are_not_obeyed(optimizer, value):
     after = optimizer.step(state, noise(4), 2)
     after[-1, 5] = value if optimizer.name != "sgd" else np.nan
     assert not optimizer.obeyed(state, after, 2, 1e-4)[5]
+
+
+def magnitudes(dtype):
+    """Powers of ten over all of the type's range, of both signs, and what is no number."""
+    limits = torch.finfo(dtype)
+    every = 2 if dtype == torch.float32 else 13
+    exponents = np.arange(np.log10(limits.smallest_normal) - 7, np.log10(limits.max) + 1, every)
+    sizes = torch.tensor([*10.0**exponents, 0, limits.max, torch.inf, torch.nan], dtype=dtype)
+    return torch.cat([sizes, -sizes])
+
+
+def hostile_states(optimizer, before, benign):
+    """States (depth, ...) in which any two values, or all of them, are of any magnitude."""
+    any_size = magnitudes(before.dtype)
+    for gradient in (any_size, 0.2 + 0.01 * torch.arange(len(any_size)).to(before)):
+        yield optimizer.step(before[:, None], gradient, 4)[:, None]
+    for first, second in itertools.combinations(range(len(before)), 2):
+        after = benign[:, None, None].repeat(1, len(any_size), len(any_size))
+        after[first], after[second] = any_size[:, None], any_size
+        yield after
+        nearby = after.clone()
+        nearby[first] += before[first]
+        yield nearby
+        for gradient in (any_size, benign[0] * any_size):  # consistent but for one value
+            after = optimizer.step(before[:, None], gradient, 4)[:, None].repeat(1, len(any_size), 1)
+            after[first] = any_size[:, None]
+            yield after
+
+
+def longest_step(optimizer, before, gradient):
+    """How far a step by a gradient, or by any, can move theta."""
+    if optimizer.name == "sgd":
+        return optimizer.lr * (optimizer.momentum * before[1].abs() + gradient.abs())
+    if optimizer.name == "adagrad":
+        return torch.full_like(gradient, optimizer.lr)
+    if optimizer.name == "rmsprop":
+        return torch.full_like(gradient, optimizer.lr / (1 - optimizer.decay) ** 0.5)
+    old = optimizer.beta1 * before[1].abs() / (optimizer.beta2 * before[2] + optimizer.eps).sqrt()
+    new = (1 - optimizer.beta1) / (1 - optimizer.beta2) ** 0.5
+    return optimizer.rate(4) * (old + new) * torch.ones_like(gradient)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("theta", [0.0, 1.0, -1e4, 1e8, 1e15])
+@pytest.mark.parametrize("optimizer", ALL, ids=lambda o: o.name)
+def test_theta_moves_no_farther_than_a_step_by_the_gradient_that_is_seen(optimizer, theta, dtype):
+    before = optimizer.step(torch.zeros(1 + len(optimizer.slots), 1, dtype=dtype), 0.3, 1)[:, 0]
+    before[0] = theta
+    benign = optimizer.step(before, 0.2, 4)
+    seen = 0
+    for after in hostile_states(optimizer, before, benign):
+        start = before.view(-1, 1, 1).expand_as(after)
+        gradient = optimizer.recover(start, after)
+        accepted = optimizer.obeyed(start, after, 4, 1e-4) & gradient.isfinite()
+        rounding = 8 * torch.finfo(dtype).eps * before[0].abs() + 2 * torch.finfo(dtype).tiny
+        allowed = longest_step(optimizer, start, gradient) * (1 + 1e-3) + rounding
+        moved = (after[0] - before[0]).abs()
+        assert (moved <= allowed)[accepted].all()
+        seen += int(accepted.sum())
+    assert seen > 40  # and states that are as they should be are among them
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("theta", [0.0, 1.0, -1e4, 1e8, 1e15])
+@pytest.mark.parametrize("optimizer", [AdaGrad(lr=0.1), RMSProp()], ids=lambda o: o.name)
+def test_a_square_that_grew_is_seen_in_the_gradient_also_where_theta_cannot_show_it(optimizer, theta, dtype):
+    before = torch.tensor([theta, 0.25], dtype=dtype)
+    share = 1 - optimizer.decay if optimizer.name == "rmsprop" else 1.0
+    kept = optimizer.step(before, 0.0, 4)[1]
+    for after in hostile_states(optimizer, before, optimizer.step(before, 0.2, 4)):
+        start = before.view(-1, 1, 1).expand_as(after)
+        gradient = optimizer.recover(start, after)
+        accepted = optimizer.obeyed(start, after, 4, 1e-4) & gradient.isfinite()
+        grown = (after[1] - kept) / share
+        visible = accepted & (grown > 1e-2 * before[1])
+        assert (gradient.square() >= 0.99 * grown)[visible].all()
+
+
+def test_an_epsilon_beside_which_squares_vanish_is_refused():
+    for make, least in ((AdaGrad, 1e-19), (RMSProp, 1e-38), (Adam, 1e-38)):
+        make(eps=2 * least)
+        with pytest.raises(ValueError, match=r"eps must be at least 1\.\d+e-(19|38), got"):
+            make(eps=least)
 
 
 def torch_steps(make, gradients, theta):
