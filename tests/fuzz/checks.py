@@ -102,7 +102,8 @@ def check_accounts(accounts: Sequence[Account], record: Any, also: set[int]) -> 
 
 def check_texts(record: Any, lines: Sequence[str]) -> Iterator[Failure]:
     """Reasons and log lines are one printable line of bounded length."""
-    said = [reason for _, reason in record.rejections] + [reason for _, reason in record.dropped]
+    notes = [*record.rejections, *record.dropped, *getattr(record, "ignored", ())]
+    said = [reason for _, reason in notes]
     for text in [*said, *([record.skipped] if record.skipped else []), *lines]:
         if not text.isprintable() or len(text) > _LONGEST:
             yield Failure("text", f"{len(text)} characters: {text!r:.200}")
@@ -145,12 +146,12 @@ def check_aggregate(
         expected = kind.expected(rule, effects, weights, kind.model.row_dtype)
         if expected is None:
             return
-        row, tolerance = expected
+        row, tolerance = expected.row, expected.tolerance
         near_limit = not (np.abs(row) < 0.5 * kind.model.largest).all()
         if near_limit or (new is None and not any(effect.sent[: kind.model.d].any() for effect in effects)):
             return
         if new is not None:
-            off = np.abs(new - row) - tolerance
+            off = np.where(expected.may_stay & (new == kind.start), 0, np.abs(new - row) - tolerance)
             if (off <= 0).all():
                 return
             at = int(off.argmax())

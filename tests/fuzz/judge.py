@@ -156,7 +156,8 @@ class Judge:
                 outcomes.append((effect, size))
         fate = _combined(fates)
         benign = place not in self.suspects and bool(replies) and fate is not Fate.QUARANTINE
-        known = place if self.named else node
+        mine = self.named and not any(place in self.claims[other] for other in self.ids if other != node)
+        known = place if mine else node
         return Account(names, Fate.ACCEPT if benign else fate, why, known, outcomes, benign)
 
     def _contested(self, node: int) -> bool:
@@ -189,7 +190,7 @@ def _claims(reply: Reply) -> set[int]:
     """Ids that a node may be known by after a reply."""
     claimed: set[int] = set()
     for record in reply.of_kind(METRICS):
-        value = record.values.get(ID)
+        value = record.values.get(ID, reply.node)
         claimed |= {one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int)}
     return {one for one in claimed if 0 <= one < 2**64}
 

@@ -73,8 +73,11 @@ def _edit(reply: Reply, array: int, change: Callable[[Payload], Payload | None])
 def _rewrite(reply: Reply, array: int, change: Callable[[np.ndarray], np.ndarray | None]) -> None:
     def on(payload: Payload) -> Payload | None:
         values = array_in(payload)
-        with np.errstate(all="ignore"):
-            changed = None if values is None else change(np.array(values))
+        try:
+            with np.errstate(all="ignore"):
+                changed = None if values is None else change(np.array(values))
+        except (TypeError, ValueError):  # a string is no number
+            changed = None
         return None if changed is None else payload_of(np.asarray(changed, order="C"))
 
     _edit(reply, array, on)

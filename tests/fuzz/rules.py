@@ -20,7 +20,11 @@ _NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "geometricmedian"}
 # The largest of several extreme rows hides the others from these.
 _ONE_SCALE = {"dnc", "flguardian"}
 # The fewest clients with f Byzantine ones; others need a majority of benign ones only.
-_FEWEST = {"bulyan": lambda f: 4 * f + 3, "krum": lambda f: 2 * f + 3, "multikrum": lambda f: 2 * f + 3}
+_FEWEST = {
+    "bulyan": lambda f: 4 * f + 3,
+    **dict.fromkeys(("krum", "multikrum"), lambda f: 2 * f + 3),
+    "flguardian": lambda f: 2,
+}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "fltrust": {
         "root_upload": lambda server_round, arrays: [array - array.dtype.type(0.25) for array in arrays]

@@ -1,4 +1,4 @@
-"""Hostile replies of all kinds against an independent validator, a few hundred of millions; and what once failed."""
+"""A few hundred of the hostile trial's millions of cases, and every case that once failed."""
 
 import os
 

@@ -81,7 +81,7 @@ def _array(payload: Payload) -> pb.Array:
 
 def _value(value: Any) -> dict[str, Any]:
     """A field and its content; nothing for None, which no benign client can send."""
-    if value is None:
+    if value is None or value == [None]:
         return {}
     if isinstance(value, list):
         return _list(value)

@@ -10,6 +10,8 @@ from .base import Effect, Expected
 
 # Roundings in one sum, one difference and one conversion, generously.
 _ROUNDINGS = 16
+# Where few clients speak, steps may be refused that are so many times those of most clients.
+_LEEWAY = 90.0
 
 
 def moved(
@@ -44,9 +46,11 @@ def moved(
         new = start - step
         rounding = float(np.finfo(dtype).eps) * _ROUNDINGS * (len(rows) + 4)
         tolerance = rounding * (np.abs(start) + scale + np.abs(new)) + 2 * model.eps * np.abs(new)
+        sizes = np.abs(rows).max(axis=1)
+        most = _LEEWAY * np.sort(sizes)[(len(sizes) - 1) // 2]
     tiny = float(np.finfo(dtype).tiny) * 8
-    half = np.where(model.whole, 1.0, np.where(model.eps > 1e-4, 1e-6, tiny))
-    return new, tolerance + half
+    tolerance += np.where(model.whole, 1.0, np.where(model.eps > 1e-4, 1e-6, tiny))
+    return Expected(new, tolerance, (np.abs(step) > most) & contributors)
 
 
 def _mean(rows: np.ndarray, sent: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

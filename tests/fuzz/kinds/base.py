@@ -15,6 +15,9 @@ import numpy as np
 from ..content import Payload, array_in, npy_header, type_name
 from ..models import Model
 
+# Squared norms below are in range, whatever the rows' dtype.
+_ROOM = 1e29
+
 
 class Fate(Enum):
     """What must become of a client's upload."""
@@ -72,7 +75,20 @@ class Decoded:
     certain: bool = True
 
 
-Expected = tuple[np.ndarray, np.ndarray]
+@dataclass
+class Expected:
+    """What the model must become.
+
+    Attributes:
+        row: (width,) its row.
+        tolerance: (width,) how far off each column may be.
+        may_stay: (width,) bool, columns that may also keep their value: few clients sent them, and they
+            would move by much more than most clients moved anything.
+    """
+
+    row: np.ndarray
+    tolerance: np.ndarray
+    may_stay: np.ndarray
 
 
 class Kind(ABC):
@@ -108,7 +124,7 @@ class Kind(ABC):
     def expected(
         self, rule: str, effects: Sequence[Effect], weights: np.ndarray, dtype: Any
     ) -> Expected | None:
-        """New row of the model and its tolerance by a rule whose result is known here; else None."""
+        """The new model by a rule whose result is known here, else None."""
 
 
 def names_must_be(arrays: Mapping[str, Payload], expected: Sequence[str]) -> None:
@@ -145,18 +161,30 @@ def any_shape(payload: Payload, dtype: np.dtype[Any], ndim: int) -> tuple[np.nda
     return values_in(payload, dtype, array.shape)
 
 
-def fate_of_row(row: np.ndarray, d: int, dtype: np.dtype[Any]) -> tuple[Fate, str]:
+def fate_of_row(
+    row: np.ndarray, d: int, dtype: np.dtype[Any], after: np.ndarray | None = None, model: Model | None = None
+) -> tuple[Fate, str]:
     """What must become of a pseudo-gradient by its values.
 
-    Not finite, or a squared norm beyond the row's dtype: quarantined. How much room a rule needs below
-    that is the project's to say, as is whether buffers count.
+    Not finite, or a squared norm beyond the row's dtype: quarantined. How much room a rule needs below that
+    is the project's to say, as is whether buffers count, and what becomes of an upload that, alone, would
+    lead to a model that its own dtypes cannot hold.
+
+    Args:
+        row: the pseudo-gradient.
+        d: columns that are parameters.
+        dtype: of the project's rows.
+        after: (width,) the model that the row alone would lead to.
+        model: the model.
     """
     largest = float(np.finfo(dtype).max)
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.dot(row, row) < largest * 1e-9:
-            return Fate.ACCEPT, ""
+        if np.dot(row, row) < _ROOM:
+            narrow = model is not None and after is not None and (np.abs(after) > 0.5 * model.largest).any()
+            return (Fate.EITHER, "at the model's limits") if narrow else (Fate.ACCEPT, "")
         if not np.isfinite(row).all():
             return Fate.QUARANTINE, "not finite"
-        if max(np.abs(row).max(), np.dot(row[:d], row[:d])) > largest * (1 + 1e-3):
+        size = max(np.abs(row).max(), np.dot(row[:d], row[:d]))
+        if size > largest * 1.001 or not math.isfinite(size):
             return Fate.QUARANTINE, "its squared norm overflows"
     return Fate.EITHER, "little room"

@@ -53,7 +53,9 @@ class Dense(Kind):
         """What one client's model or gradient means."""
         with np.errstate(over="ignore", invalid="ignore"):
             step = row if self.gradient else self.start - row
-        return Effect(step, np.ones(len(row), bool), *fate_of_row(step, self.model.d, self.model.row_dtype))
+            after = self.start - step
+        fate = fate_of_row(step, self.model.d, self.model.row_dtype, after, self.model)
+        return Effect(step, np.ones(len(row), bool), *fate)
 
     def expected(
         self, rule: str, effects: Sequence[Effect], weights: np.ndarray, dtype: Any

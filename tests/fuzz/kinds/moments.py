@@ -156,7 +156,7 @@ class Moments(Kind):
             size = np.concatenate([share @ np.abs(theta), np.abs(buffers).max(axis=0, initial=0)])
         size = size + np.abs(self.start)
         rounding = 64.0 * float(np.finfo(dtype).eps) * size + 2 * self.model.eps * np.abs(new)
-        return new, rounding + np.where(self.model.whole, 1.0, 1e-37)
+        return Expected(new, rounding + np.where(self.model.whole, 1.0, 1e-37), np.zeros(len(new), bool))
 
 
 class FullMoments(Moments):

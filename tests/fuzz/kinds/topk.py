@@ -93,7 +93,8 @@ class TopK(Kind):
         with np.errstate(over="ignore", invalid="ignore"):
             row[:d][sent] = self.start[:d][sent] - values
             row[d:] = self.start[d:] - buffers
-        fate, why = fate_of_row(row, d, self.model.row_dtype)
+            after = self.start - row
+        fate, why = fate_of_row(row, d, self.model.row_dtype, after, self.model)
         if fate is Fate.ACCEPT and not sent.any():
             fate, why = Fate.EITHER, "sends no pack"
         return Effect(row, np.concatenate([sent, np.ones(len(buffers), bool)]), fate, why)
