@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS
 from byzflower.attacks.items import ITEM_ATTACKS
@@ -24,7 +24,7 @@ from byzflower.models import MODELS
 from byzflower.models.recommenders import PERSONAL, STATELESS
 from byzflower.server.cli_tools import grid, redteam, report
 from byzflower.server.config import ConfigError
-from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.console import complain, console, names_of_mistakes, say
 from byzflower.server.figures import ROUND_PICTURES, to_png, to_svg
 from byzflower.server.plots import plot_accuracy, plot_partition, write_partition
 from byzflower.server.recommendation import RecommendationConfig
@@ -88,10 +88,7 @@ def _run_all(configs: list[Config], fresh: bool) -> list[Record] | None:
                 continue
             progress.update(task, completed=config.rounds if not outcome.interrupted else None)
         if outcome.interrupted:
-            console.print(
-                f"stopped; the same command goes on from the last finished round: {outcome.recorder.folder}",
-                soft_wrap=True,
-            )
+            say(f"stopped; the same command goes on from the last finished round: {outcome.recorder.folder}")
             return None
         results.append(outcome.result)
     return results
@@ -99,10 +96,10 @@ def _run_all(configs: list[Config], fresh: bool) -> list[Record] | None:
 
 def _progress() -> Progress:
     return Progress(
-        TextColumn("{task.description:>12}"),
+        TextColumn("{task.description:>12}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[score]}"),
+        TextColumn("{task.fields[score]}", markup=False),
         TimeRemainingColumn(),
         console=console,
     )
@@ -148,14 +145,14 @@ def _report(configs: list[Config], results: list[Record]) -> None:
         *_about_data(first, folders[-1]),
     ]
     for what, path in files:
-        console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+        say(f"{what}: {path}")
 
 
 def _about_data(config: Config, folder: Path) -> list[tuple[str, Path]]:
     """Pictures and tables of the data that the clients had."""
     if isinstance(config, RecommendationConfig):
         report = vulnerability(config.feedback.train.popularity, config.num_byzantine())
-        console.print(report.text(), soft_wrap=True, highlight=False)
+        console.print(report.text(), soft_wrap=True)
         return [("popularity", plot_popularity(report, folder / "popularity.png"))]
     if config.recommends:
         return []
@@ -172,9 +169,9 @@ def _draw_rounds(folder: Path, result: Record, title: str) -> None:
     for name, draw in ROUND_PICTURES.items():
         if (figure := draw(result["history"], title, "black")) is not None:
             (folder / f"{name}.png").write_bytes(to_png(figure))
-            (folder / f"{name}.svg").write_text(to_svg(figure))
+            (folder / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
             path = folder / f"{name}.png"
-            console.print(f"{name}: {path}, {name}.svg", soft_wrap=True, highlight=False)
+            say(f"{name}: {path}, {name}.svg")
 
 
 def _number(value: float | None) -> str:
@@ -209,7 +206,7 @@ def _list() -> None:
         table = Table(title=kind, title_justify="left", show_header=False, box=None)
         for name in sorted(registry):
             summary = (inspect.getdoc(registry[name]) or "").splitlines()[0]
-            table.add_row(f"[bold]{name}[/bold]", escape(summary))
+            table.add_row(Text(name, "bold"), summary)
         console.print(table)
 
 

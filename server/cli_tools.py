@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from byzflower.server import escape
 from byzflower.server.claims import verdicts
 from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.console import complain, console, names_of_mistakes
+from byzflower.server.console import complain, console, names_of_mistakes, say
 from byzflower.server.figures import PAGE_INK, ROUND_PICTURES, curves, has_curves, heat_map, to_png, to_svg
 from byzflower.server.page import OTHER_METRICS, to_html
 from byzflower.server.recipe import Cell, Plan, Scale, find_recipes, load_plan, select
@@ -22,6 +23,7 @@ from byzflower.server.results import RECIPE_FILE, Report, load_report, place_of
 from byzflower.server.runner import ENDED, Progress, State, is_done, run_cells
 from byzflower.server.tables import to_csv, to_latex, to_markdown
 from byzflower.threads import usable_cores
+from byzflower.uploads.text import plain
 
 
 def grid(
@@ -53,15 +55,13 @@ def grid(
                 complain(f"{_place(cell)}: {own.error} ({cell.config.folder()})")
         elsewhere = sum(own.state is State.ELSEWHERE for own in progress)
         if elsewhere:
-            console.print(
-                f"{elsewhere} runs are left to the process that is working on them", highlight=False
-            )
+            say(f"{elsewhere} runs are left to the process that is working on them")
         if any(own.state is State.STOPPED for own in progress):
-            console.print("stopped; the same command goes on from the last finished rounds", soft_wrap=True)
+            say("stopped; the same command goes on from the last finished rounds")
             raise typer.Exit(130)
-        console.print(f"report: python run_sim.py report {folder}", soft_wrap=True, highlight=False)
+        say(f"report: python run_sim.py report {folder}")
     if not dry_run:
-        console.print(f"{len(plans)} recipes in {time.monotonic() - started:.0f} s", highlight=False)
+        say(f"{len(plans)} recipes in {time.monotonic() - started:.0f} s")
     if failed:
         raise typer.Exit(1)
 
@@ -77,14 +77,14 @@ def report(
     target = to or folder / "report"
     target.mkdir(parents=True, exist_ok=True)
     text = markdown(loaded)
-    (target / "report.md").write_text(text)
+    (target / "report.md").write_text(text, encoding="utf-8")
     _write_tables(loaded, target)
     _write_figures(loaded, target)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(to_html(loaded))
-    Console(soft_wrap=True, highlight=False, markup=False).print(text)
-    console.print(f"written: {target}{'' if html is None else f', {html}'}", soft_wrap=True, highlight=False)
+        html.write_text(to_html(loaded), encoding="utf-8")
+    console.print(text, soft_wrap=True)
+    say(f"written: {target}{'' if html is None else f', {html}'}")
 
 
 def redteam(
@@ -103,7 +103,7 @@ def redteam(
     with names_of_mistakes():
         config = RunConfig.make({**options, "data": data, "model": model, "strategy": "fedavg"})
         make = find_strategy(strategy)
-        table = Table(title=f"{strategy}: {clients} clients, {byzantine} Byzantine, {rounds} rounds")
+        table = Table(title=f"{plain(strategy)}: {clients} clients, {byzantine} Byzantine, {rounds} rounds")
         for column in ("attack", "accuracy", "verdict"):
             table.add_column(column)
 
@@ -114,17 +114,17 @@ def redteam(
         with Live(table, console=console):
             verdicts = attack_all(make, config, tolerance, show)
     broken = [verdict.attack for verdict in verdicts if verdict.broken]
-    console.print(f"broken by: {', '.join(broken) or 'none of them'}", soft_wrap=True, highlight=False)
+    say(f"broken by: {', '.join(broken) or 'none of them'}")
     if broken or verdicts[0].error:
         raise typer.Exit(1)
 
 
-def _verdict_text(verdict: Verdict) -> str:
+def _verdict_text(verdict: Verdict) -> Text:
     if verdict.error:
-        return f"[red]ended: {verdict.error}[/red]"
+        return Text(plain(f"ended: {verdict.error}"), "red")
     if verdict.attack == "none":
-        return "the clean run"
-    return "[red]breaks it[/red]" if verdict.broken else "withstood"
+        return Text("the clean run")
+    return Text("breaks it", "red") if verdict.broken else Text("withstood")
 
 
 def _scale(name: str) -> Scale:
@@ -138,18 +138,15 @@ def _announce(plan: Plan, cells: Sequence[Cell]) -> None:
     done = sum(is_done(cell.config) for cell in cells)
     axes = " x ".join(f"{len(labels)} {axis}" for axis, labels in plan.axes.items())
     left_out = f", {plan.excluded} excluded by the recipe" if plan.excluded else ""
-    console.print(
-        f"[bold]{plan.name}[/bold] ({plan.scale}): {axes}: {len(cells)} runs, {done} done{left_out}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    text = plain(f" ({plan.scale}): {axes}: {len(cells)} runs, {done} done{left_out}", 4000)
+    console.print(Text.assemble((plain(plan.name), "bold"), text), soft_wrap=True)
 
 
 class _LiveTable:
     """What runs, what is done, and how long it will take."""
 
     def __init__(self, live: Live, title: str) -> None:
-        self._live, self._title, self._started = live, title, time.monotonic()
+        self._live, self._title, self._started = live, plain(title), time.monotonic()
         self._done_before: int | None = None
 
     def update(self, cells: Sequence[Cell], progress: Sequence[Progress]) -> None:
@@ -164,7 +161,7 @@ class _LiveTable:
             if own.state is State.RUNNING:
                 pace = f"{own.seconds / own.round:.2f}" if own.round else ""
                 score = "" if own.score is None else f"{own.score:.3f}"
-                table.add_row(_place(cell), f"{own.round}/{cell.config.rounds}", score, pace)
+                table.add_row(plain(_place(cell)), f"{own.round}/{cell.config.rounds}", score, pace)
         self._live.update(table)
 
     def _left(self, cells: Sequence[Cell], progress: Sequence[Progress], done: int) -> str:
@@ -198,34 +195,35 @@ def markdown(loaded: Report) -> str:
     """The whole report as Markdown; figures are beside it."""
     recipe = loaded.recipe
     done = sum(run.result is not None for run in loaded.runs)
-    lines = [f"# {recipe.title}\n"]
-    lines += [f"{recipe.about}\n"] if recipe.about else []
-    origin = f" Reproduces {recipe.reproduces}." if recipe.reproduces else ""
-    lines.append(f"{done} of {len(loaded.runs)} runs of {loaded.name}.{origin}\n")
-    lines += [f"Smaller than the original: {loaded.note}\n"] if loaded.note else []
+    lines = [f"# {escape.markdown(recipe.title)}\n"]
+    lines += [f"{escape.markdown(recipe.about)}\n"] if recipe.about else []
+    origin = f" Reproduces {escape.markdown(recipe.reproduces)}." if recipe.reproduces else ""
+    lines.append(f"{done} of {len(loaded.runs)} runs of {escape.markdown(loaded.name)}.{origin}\n")
+    lines += [f"Smaller than the original: {escape.markdown(loaded.note)}\n"] if loaded.note else []
     lines += _claims(loaded)
     for number, panel in enumerate(loaded.panels()):
         for metric in _metrics(loaded):
             table = loaded.table(metric, panel)
             if metric != recipe.metric and table.uniform is not None:
-                lines.append(f"{table.title}: {table.uniform} everywhere.\n")
+                lines.append(f"{escape.markdown(table.title)}: {table.uniform} everywhere.\n")
             elif metric == recipe.metric or not table.is_empty:
-                lines.append(f"## {table.title}\n\n{to_markdown(table, recipe.rows)}")
+                lines.append(f"## {escape.markdown(table.title)}\n\n{to_markdown(table, recipe.rows)}")
         for metric in (recipe.metric, *recipe.also):
             if has_curves(loaded, panel, metric):
-                lines.append(f"![{metric} over rounds]({_file('curves', metric, loaded, number)}.png)\n")
+                picture = _file("curves", metric, loaded, number)
+                lines.append(f"![{escape.markdown(metric)} over rounds]({picture}.png)\n")
     lines += [f"![rounds]({name}.png)\n" for name, _ in _round_pictures(loaded, "black")]
-    lines += [f"Failed: {run.place}: {run.error}\n" for run in loaded.failures]
+    lines += [f"Failed: {escape.markdown(f'{run.place}: {run.error}')}\n" for run in loaded.failures]
     return "\n".join(lines)
 
 
 def _claims(loaded: Report) -> list[str]:
     lines = ["## Claims\n"] if loaded.recipe.claim else []
     for claim in loaded.recipe.claim:
-        found = [f"* {verdict}" for verdict in verdicts(loaded, claim)] or [
+        found = [f"* {escape.markdown(str(verdict))}" for verdict in verdicts(loaded, claim)] or [
             "* not judged: no results of both sides"
         ]
-        lines.append("\n".join([f"{claim.text}\n", *found, ""]))
+        lines.append("\n".join([f"{escape.markdown(claim.text)}\n", *found, ""]))
     return lines
 
 
@@ -237,7 +235,8 @@ def _metrics(loaded: Report) -> list[str]:
 
 def _file(kind: str, metric: str, loaded: Report, number: int) -> str:
     """Name of a picture; the recipe's own metric needs no naming."""
-    return f"{kind}-{number}" if metric == loaded.recipe.metric else f"{kind}-{metric}-{number}"
+    named = "" if metric == loaded.recipe.metric else f"-{escape.file_name(metric)}"
+    return f"{kind}{named}-{number}"
 
 
 def _write_tables(loaded: Report, target: Path) -> None:
@@ -246,16 +245,16 @@ def _write_tables(loaded: Report, target: Path) -> None:
             table = loaded.table(metric, panel)
             if table.is_empty:
                 continue
-            name = f"{metric.replace(' ', '-')}-{number}"
-            (target / f"{name}.csv").write_text(to_csv(table, loaded.recipe.rows))
-            (target / f"{name}.tex").write_text(to_latex(table, loaded.recipe.rows))
+            name = f"{escape.file_name(metric)}-{number}"
+            (target / f"{name}.csv").write_text(to_csv(table, loaded.recipe.rows), encoding="utf-8")
+            (target / f"{name}.tex").write_text(to_latex(table, loaded.recipe.rows), encoding="utf-8")
 
 
 def _write_figures(loaded: Report, target: Path) -> None:
     for name, figure in _pictures(loaded, "black"):
         (target / f"{name}.png").write_bytes(to_png(figure))
     for name, figure in _pictures(loaded, PAGE_INK):
-        (target / f"{name}.svg").write_text(to_svg(figure))
+        (target / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
 
 
 def _pictures(loaded: Report, ink: str) -> Iterator[tuple[str, Figure]]:

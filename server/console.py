@@ -5,18 +5,26 @@ from contextlib import contextmanager
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from byzflower.datasets import DataNotFoundError
 from byzflower.server.config import ConfigError
+from byzflower.uploads.text import plain
 
-console = Console()
+_LONGEST = 4000
+# Names and paths are printed as they are: nothing in them is a style, an emoji or a link.
+console = Console(markup=False, emoji=False, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    console.print(plain(text, _LONGEST), soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Print one line per mistake."""
     for line in text.splitlines():
-        console.print(f"[red]error:[/red] {escape(line)}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("error:", "red"), " ", plain(line, _LONGEST)), soft_wrap=True)
 
 
 @contextmanager

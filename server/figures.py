@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from byzflower.server import escape
 from byzflower.server.results import Report, Table, number
 
 # A colour that nothing else has; in SVG it becomes the text colour of the page around it.
@@ -36,11 +37,11 @@ def curves(report: Report, panel: Mapping[str, str], metric: str, ink: str = PAG
         for place, row in zip(grid.flat, rows, strict=False):
             for i, (column, (rounds, scores)) in enumerate(histories[row].items()):
                 mean, spread = scores.mean(axis=0), scores.std(axis=0)
-                place.plot(rounds, mean, label=column, linewidth=1.5, color=f"C{i}")
+                place.plot(rounds, mean, label=escape.label(column), linewidth=1.5, color=f"C{i}")
                 place.fill_between(
                     rounds, mean - spread, mean + spread, alpha=0.2, color=f"C{i}", linewidth=0
                 )
-            place.set_title(row, fontsize="medium")
+            place.set_title(escape.label(row), fontsize="medium")
             place.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             place.grid(alpha=0.25)
         for number, place in enumerate(grid.flat):
@@ -48,7 +49,7 @@ def curves(report: Report, panel: Mapping[str, str], metric: str, ink: str = PAG
             if number + wide >= len(rows):
                 place.tick_params(labelbottom=True)
         figure.supxlabel("round", fontsize="medium")
-        figure.supylabel(metric.removeprefix("best_"), fontsize="medium")
+        figure.supylabel(escape.label(metric.removeprefix("best_")), fontsize="medium")
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 5), frameon=False)
     return figure
@@ -77,7 +78,8 @@ def heat_map(table: Table, ink: str = PAGE_INK) -> Figure | None:
     """Means of a table as colours, with the numbers on them."""
     if table.is_empty:
         return None
-    values = np.full((len(table.rows), len(table.columns)), np.nan)
+    rows, columns = ([*map(escape.label, names)] for names in (table.rows, table.columns))
+    values = np.full((len(rows), len(columns)), np.nan)
     for i, row in enumerate(table.rows):
         for j, column in enumerate(table.columns):
             if (value := table.entries[row, column].value) is not None:
@@ -89,8 +91,8 @@ def heat_map(table: Table, ink: str = PAGE_INK) -> Figure | None:
             (0.0, 1.0) if np.nanmax(values) <= 1 else (float(np.nanmin(values)), float(np.nanmax(values)))
         )
         axes.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
-        axes.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right")
-        axes.set_yticks(range(len(table.rows)), table.rows)
+        axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -126,7 +128,7 @@ def skew_picture(history: Sequence[Mapping[str, Any]], title: str, ink: str = PA
             place.set_yticks([])
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(escape.label(title), fontsize="medium")
     return figure
 
 
@@ -149,7 +151,7 @@ def planes_picture(history: Sequence[Mapping[str, Any]], title: str, ink: str = 
                 place.set_yticks([])
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(escape.label(title), fontsize="medium")
     return figure
 
 

@@ -1,9 +1,9 @@
 """A report as one HTML page: no network, light and dark, narrow and wide."""
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from byzflower.server.claims import verdicts
+from byzflower.server.escape import html
 from byzflower.server.figures import ROUND_PICTURES, curves, heat_map, to_svg
 from byzflower.server.results import Entry, Report, Table
 
@@ -60,25 +60,25 @@ def to_html(report: Report) -> str:
     return (
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>{escape(report.recipe.title)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{html(report.recipe.title)}</title><style>{_STYLE}</style></head>\n"
         f"<body>\n{body}\n</body></html>\n"
     )
 
 
 def _sections(report: Report) -> Iterator[str]:
     recipe = report.recipe
-    yield f"<h1>{escape(recipe.title)}</h1>"
+    yield f"<h1>{html(recipe.title)}</h1>"
     if recipe.about:
-        yield f"<p>{escape(recipe.about)}</p>"
+        yield f"<p>{html(recipe.about)}</p>"
     done = sum(run.result is not None for run in report.runs)
     facts = [f"{done} of {len(report.runs)} runs", report.name]
     if recipe.reproduces:
         facts.insert(0, f"reproduces {recipe.reproduces}")
     if report.failures:
         facts.append(f"{len(report.failures)} failed")
-    yield "<ul class='facts'>" + "".join(f"<li>{escape(fact)}</li>" for fact in facts) + "</ul>"
+    yield "<ul class='facts'>" + "".join(f"<li>{html(fact)}</li>" for fact in facts) + "</ul>"
     if report.note:
-        yield f"<p class='soft'>Smaller than the original: {escape(report.note)}</p>"
+        yield f"<p class='soft'>Smaller than the original: {html(report.note)}</p>"
     yield from _claims(report)
     for panel in report.panels():
         yield from _panel(report, panel)
@@ -90,7 +90,7 @@ def _sections(report: Report) -> Iterator[str]:
     if report.failures:
         yield "<h2>Failed runs</h2>"
         for run in report.failures:
-            yield f"<p>{escape(run.place)}</p><pre>{escape(run.error)}</pre>"
+            yield f"<p>{html(run.place)}</p><pre>{html(run.error)}</pre>"
 
 
 def _claims(report: Report) -> Iterator[str]:
@@ -99,10 +99,10 @@ def _claims(report: Report) -> Iterator[str]:
     for claim in report.recipe.claim:
         found = verdicts(report, claim)
         lines = (
-            "".join(f"<li>{escape(str(verdict))}</li>" for verdict in found)
+            "".join(f"<li>{html(str(verdict))}</li>" for verdict in found)
             or "<li>not judged: no results of both sides</li>"
         )
-        yield f"<p>{escape(claim.text)}</p><ul>{lines}</ul>"
+        yield f"<p>{html(claim.text)}</p><ul>{lines}</ul>"
 
 
 def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
@@ -122,9 +122,9 @@ def _panel(report: Report, panel: dict[str, str]) -> Iterator[str]:
 def _section(report: Report, panel: dict[str, str], metric: str, drawn: bool = True) -> Iterator[str]:
     table = report.table(metric, panel)
     if metric != report.recipe.metric and table.uniform is not None:
-        yield f"<p>{escape(table.title)}: {table.uniform} everywhere.</p>"
+        yield f"<p>{html(table.title)}: {table.uniform} everywhere.</p>"
         return
-    yield f"<h2>{escape(table.title)}</h2>{_table(table, report.recipe.rows)}"
+    yield f"<h2>{html(table.title)}</h2>{_table(table, report.recipe.rows)}"
     if drawn and (figure := curves(report, panel, metric)) is not None:
         yield f"<figure class='curves'>{to_svg(figure)}</figure>"
 
@@ -141,9 +141,9 @@ def _folded(
 
 
 def _table(table: Table, corner: str) -> str:
-    head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in [corner, *table.columns])
+    head = "".join(f"<th scope='col'>{html(name)}</th>" for name in [corner, *table.columns])
     rows = "".join(
-        f"<tr><th scope='row'>{escape(row)}</th>"
+        f"<tr><th scope='row'>{html(row)}</th>"
         + "".join(_cell(table.entries[row, column]) for column in table.columns)
         + "</tr>"
         for row in table.rows
@@ -158,5 +158,5 @@ def _cell(entry: Entry) -> str:
     if entry.paper is not None:
         difference = "" if entry.difference is None else f" ({entry.difference:+.3f})"
         paper = f"<small>paper {entry.paper:.3f}{difference}</small>"
-    tried = f"<small>{escape(entry.tried)}</small>" if entry.tried else ""
-    return f"<td{kind}>{escape(text)}{tried}{paper}</td>"
+    tried = f"<small>{html(entry.tried)}</small>" if entry.tried else ""
+    return f"<td{kind}>{html(text)}{tried}{paper}</td>"

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from byzflower.server import escape
 from byzflower.server.diagnostics import Similarity
 from byzflower.server.recorder import Record
 
@@ -31,8 +32,9 @@ def plot_accuracy(
     for name, history in histories.items():
         scored = [record for record in history if record.get(metric) is not None]
         rounds, scores = [r["round"] for r in scored], [r[metric] for r in scored]
-        axes.plot(rounds, scores, marker="o", markersize=3, label=name)
-    axes.set(xlabel="round", ylabel=f"test {metric}", ylim=(0, 1), title=title)
+        axes.plot(rounds, scores, marker="o", markersize=3, label=escape.label(name))
+    score = escape.label(f"test {metric}")
+    axes.set(xlabel="round", ylabel=score, ylim=(0, 1), title=escape.label(title))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

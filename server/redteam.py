@@ -21,6 +21,7 @@ from byzflower.server.evaluation import ServerEvaluation
 from byzflower.server.inline import InlineGrid
 from byzflower.threads import one_thread
 from byzflower.uploads.flower_compat import array_record, array_view
+from byzflower.uploads.text import error_text
 
 # Published defaults hide from a defence; these show whether there is one.
 _BLUNT: list[tuple[str, str, dict[str, Any]]] = [
@@ -142,7 +143,7 @@ def _run(make: MakeStrategy, config: RunConfig, attack: str) -> Verdict:
                 evaluate_fn=score,
             )
     except Exception as error:  # whatever a user's strategy does with hostile input is the result
-        return Verdict(attack, None, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+        return Verdict(attack, None, error_text(error, 200))
     finally:
         grid.close()
     return Verdict(attack, scores[-1])

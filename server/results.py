@@ -13,6 +13,7 @@ from byzflower.server.recipe import SEED, Plan, Recipe, Scale, load_plan
 from byzflower.server.recorder import RunFolderError, read_result, read_rounds
 from byzflower.server.runner import ERROR_FILE
 from byzflower.server.tasks import Config, make_config
+from byzflower.uploads.text import plain
 
 RECIPE_FILE = "recipe.toml"
 _LESS_IS_BETTER = frozenset(
@@ -294,7 +295,8 @@ def _loose_report(name: str, runs: Sequence[tuple[Config, dict[str, Any] | None,
 
 def _outcome(folder: Path) -> tuple[dict[str, Any] | None, str]:
     if (folder / ERROR_FILE).is_file():
-        return None, (folder / ERROR_FILE).read_text().strip().splitlines()[-1][:300]
+        lines = (folder / ERROR_FILE).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return None, plain(lines[-1] if lines else "ended, and nobody knows why")
     try:
         return {**read_result(folder), **_averages(read_rounds(folder))}, ""
     except FileNotFoundError:

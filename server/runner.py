@@ -19,6 +19,7 @@ from byzflower.server.recorder import RunBusy, RunFolderError, result_of
 from byzflower.server.simulation import simulate
 from byzflower.server.tasks import Config, make_config
 from byzflower.threads import share_cores
+from byzflower.uploads.text import error_text
 
 ERROR_FILE = "error.txt"
 
@@ -120,7 +121,8 @@ def _run_cell(index: int, options: dict[str, Any], news: Any) -> str:
         return State.ELSEWHERE
     except Exception:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ERROR_FILE).write_text(traceback.format_exc())
+        text = traceback.format_exc()
+        (folder / ERROR_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
         raise
     return State.STOPPED if outcome.interrupted else State.DONE
 
@@ -152,7 +154,7 @@ def _conclude(future: "Future[str]", own: Progress) -> None:
         return
     error = future.exception()
     own.state = State.FAILED if error is not None else State(future.result())
-    own.error = "" if error is None else f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    own.error = "" if error is None else error_text(error, 200)
 
 
 @contextmanager

@@ -274,7 +274,9 @@ def test_the_report_shows_claims_tries_diagnostics_and_pictures(tmp_path):
     worst = min(("eps=0.1", "eps=20"), key=values.get)
     assert f"{values[worst]:.3f} [{worst}]" in text.replace("**", "")
     verdict = "holds" if values[worst] < values[""] else "does not hold"
-    assert f"IPM <hurts>.\n\n* fedavg: {verdict}: {values[worst]:.3f} against {values['']:.3f} (none)" in text
+    assert (
+        f"IPM &lt;hurts>.\n\n* fedavg: {verdict}: {values[worst]:.3f} against {values['']:.3f} (none)" in text
+    )
     for heading in ("## train-loss", "## skew", "## perturbation", "## error", "## cos-attack-mean"):
         assert heading in text
     written = {path.name for path in (folder / "report").iterdir()}
