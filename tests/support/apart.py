@@ -5,9 +5,9 @@ import multiprocessing
 import resource
 from multiprocessing.connection import Connection
 
-# One process imports everything, once; each run is a fork of it.
+# One process imports everything, once (also what torch's optimizers do late); each run is a fork of it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["byzflower.server.simulation"])
+_CONTEXT.set_forkserver_preload(["byzflower.server.simulation", "torch._dynamo"])
 
 
 class Apart:
