@@ -13,10 +13,10 @@ the strategy gets what arrives. After each round is checked that
   out, or named as quarantined, then or later (*wrong blame*);
 * every client that was asked is in the record exactly once, and nobody else (*accounting*);
 * reasons and log lines are one printable line of bounded length (*text*);
-* the mean and the median are what plain NumPy makes of the accepted uploads (*aggregate*), no round is skipped
-  without a reason (*skipped*), and robust rules stay near the benign uploads (*not robust*).
+* the mean and the median are what plain NumPy makes of the accepted uploads (*aggregate*), no round is
+  skipped without a reason (*skipped*), and robust rules stay near the benign uploads (*not robust*).
 
-A tenth of the cases are extreme finite rows for every rule, pre-aggregation and precision: through a whole
+One case in sixteen is extreme finite rows for any rule, pre-aggregation and precision: through a whole
 strategy, and for the rule alone ("apply"). What fails is shrunk and printed as JSON; a file of it in `cases`
 is replayed by pytest for ever.
 
@@ -25,7 +25,8 @@ Where to find what:
 =============== =======================================================================================
 `cases`         a case as data, and those that once failed
 `draw`          how cases are drawn
-`mutations`     what hostile nodes do: one small function each, with arguments that the case spells out
+`mutations`     what hostile nodes do: one small function each, with arguments that the case spells out;
+                `array_edits` are those of single arrays
 `models`        tiny models
 `kinds`         upload kinds: how benign clients encode, and what an upload means, written from the contract
 `content`       a reply as plain data

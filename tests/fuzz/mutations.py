@@ -4,24 +4,14 @@ Each is a function of the reply (or of what was trained, before it is encoded) a
 case spells out. Positions are taken modulo what there is, so that every edit fits every reply.
 """
 
-import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .content import (
-    ARRAYS,
-    CONFIG,
-    METRICS,
-    Payload,
-    Record,
-    Reply,
-    array_in,
-    custom_header,
-    npy_header,
-    payload_of,
-)
+from . import array_edits
+from .array_edits import fill
+from .content import ARRAYS, CONFIG, METRICS, Record, Reply
 from .kinds import Local
 
 SIZE, ID, FAILED = "num-examples", "client-id", "failed-clients"
@@ -54,129 +44,6 @@ def touch(locals_: Sequence[Local], client: int, at: int, much: int) -> None:
         own[at % len(own)] = True
 
 
-# -- arrays ----------------------------------------------------------------------------------------------
-
-
-def _payload(reply: Reply, array: int) -> Payload | None:
-    record = reply.first(ARRAYS)
-    return record.items[array % len(record.items)][1] if record and record.items else None
-
-
-def _edit(reply: Reply, array: int, change: Callable[[Payload], Payload | None]) -> None:
-    record = reply.first(ARRAYS)
-    if record and record.items:
-        at = array % len(record.items)
-        name, payload = record.items[at]
-        record.items[at] = (name, change(payload) or payload)
-
-
-def _rewrite(reply: Reply, array: int, change: Callable[[np.ndarray], np.ndarray | None]) -> None:
-    def on(payload: Payload) -> Payload | None:
-        values = array_in(payload)
-        try:
-            with np.errstate(all="ignore"):
-                changed = None if values is None else change(np.array(values))
-        except (TypeError, ValueError):  # a string is no number
-            changed = None
-        return None if changed is None else payload_of(np.asarray(changed, order="C"))
-
-    _edit(reply, array, on)
-
-
-def truncate(reply: Reply, array: int, count: int) -> None:
-    """Cut bytes off the end."""
-    _edit(reply, array, lambda p: Payload(p.data[: max(0, len(p.data) - count)], p.dtype, p.shape, p.stype))
-
-
-def extend(reply: Reply, array: int, count: int) -> None:
-    """Append zeros."""
-    _edit(reply, array, lambda p: Payload(p.data + bytes(count), p.dtype, p.shape, p.stype))
-
-
-def flip(reply: Reply, array: int, at: int, bit: int) -> None:
-    """Flip a bit."""
-
-    def on(payload: Payload) -> Payload:
-        data = bytearray(payload.data)
-        if data:
-            data[at % len(data)] ^= 1 << bit % 8
-        return Payload(bytes(data), payload.dtype, payload.shape, payload.stype)
-
-    _edit(reply, array, on)
-
-
-def header(reply: Reply, array: int, text: str) -> None:
-    """Put another header before the values."""
-
-    def on(payload: Payload) -> Payload:
-        values = array_in(payload)
-        rest = b"" if values is None else values.tobytes()
-        return Payload(custom_header(text) + rest, payload.dtype, payload.shape, payload.stype)
-
-    _edit(reply, array, on)
-
-
-def replace(reply: Reply, array: int, text: str) -> None:
-    """Send any bytes."""
-    _edit(reply, array, lambda p: Payload(text.encode("latin-1", "replace"), p.dtype, p.shape, p.stype))
-
-
-def pickled(reply: Reply, array: int) -> None:
-    """Send an array of Python objects."""
-    data = npy_header("|O", (1,)) + pickle.dumps(np.array([{}], object))
-    _edit(reply, array, lambda p: Payload(data, "object", (1,), p.stype))
-
-
-def recast(reply: Reply, array: int, dtype: str) -> None:
-    """Send the values as another type."""
-    _rewrite(reply, array, lambda values: values.astype(dtype))
-
-
-def fortran(reply: Reply, array: int) -> None:
-    """Send the values in Fortran's order."""
-
-    def on(payload: Payload) -> Payload | None:
-        values = array_in(payload)
-        if values is None:
-            return None
-        data = npy_header(values.dtype.str, values.shape, True) + values.tobytes("F")
-        return Payload(data, payload.dtype, payload.shape, payload.stype)
-
-    _edit(reply, array, on)
-
-
-def resize(reply: Reply, array: int, shape: list[int]) -> None:
-    """Send an array of another shape."""
-    _rewrite(reply, array, lambda values: np.resize(values, shape))
-
-
-def value(reply: Reply, array: int, at: int, value: float) -> None:
-    """Set one entry, whatever its type makes of the value."""
-
-    def on(values: np.ndarray) -> np.ndarray | None:
-        if not values.size:
-            return None
-        values.flat[at % values.size] = np.float64(value).astype(values.dtype)
-        return values
-
-    _rewrite(reply, array, on)
-
-
-def fill(reply: Reply, array: int, value: float) -> None:
-    """Set all entries."""
-    _rewrite(reply, array, lambda values: np.full_like(values, np.float64(value).astype(values.dtype)))
-
-
-def stype(reply: Reply, array: int, text: str) -> None:
-    """Claim another serialisation."""
-    _edit(reply, array, lambda p: Payload(p.data, p.dtype, p.shape, text))
-
-
-def lie(reply: Reply, array: int, text: str, shape: list[int]) -> None:
-    """Say something else about an array than its bytes do."""
-    _edit(reply, array, lambda p: Payload(p.data, text, tuple(shape), p.stype))
-
-
 # -- names and records -----------------------------------------------------------------------------------
 
 
@@ -197,8 +64,9 @@ def remove(reply: Reply, array: int) -> None:
 
 def add(reply: Reply, array: int, text: str) -> None:
     """Send an array once more, under another name."""
-    record, payload = reply.first(ARRAYS), _payload(reply, array)
-    if record and payload:
+    record = reply.first(ARRAYS)
+    if record and record.items:
+        payload = record.items[array % len(record.items)][1]
         record.items.insert(array % (len(record.items) + 1), (text, payload))
 
 
@@ -357,7 +225,7 @@ TRAINING: dict[str, Callable[..., None]] = {
 EDITS: dict[str, Callable[..., None]] = {
     function.__name__: function
     for function in (
-        *(truncate, extend, flip, header, replace, pickled, recast, fortran, resize, value, fill, stype, lie),
+        *array_edits.ALL,
         *(rename, remove, add, again, reorder, drop, repeat, label, empty, settings),
         *(metric, size, claim, size_at, claim_at, forget, lengthen, relist, failed),
         *(error, silent, twice, uninvited, absent, wire_flip, wire_cut),
