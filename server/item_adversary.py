@@ -41,7 +41,7 @@ class _Statistics:
 
     @cached_property
     def _rows(self) -> ItemRows:
-        clients = np.unique(np.array(self._benign.client_ids, np.uint64), return_inverse=True)[1]
+        clients = np.array(self._benign.client_ids, np.uint64)
         return ItemRows(self._benign.rows, clients, self._benign.splits, self._benign.items, self._num_items)
 
     def _scattered(self, values: torch.Tensor) -> torch.Tensor:

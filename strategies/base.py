@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from byzflower import memory
 from byzflower.randomness import numpy_generator, seed_for
 from byzflower.strategies.columns import column_median
+from byzflower.strategies.leeway import hold_back
 from byzflower.strategies.nodes import wait_for_nodes
 from byzflower.strategies.packs import PackedRows, over_contributors
 from byzflower.strategies.pre_aggregation import PreAggregation
@@ -30,7 +31,7 @@ from byzflower.strategies.result import (
 )
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
-from byzflower.strategies.stack import stack
+from byzflower.strategies.stack import is_held, misfits, stack
 from byzflower.threads import one_thread
 from byzflower.uploads.base import (
     CLIENT_IDS,
@@ -286,7 +287,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         # Work on all cores is done by blocks; what remains is small, and must not depend on their number.
         with one_thread():
             if isinstance(gradients, PackedRows) and self.densify == "contributors":
-                return self.aggregate_contributors(gradients, weights)
+                return hold_back(gradients, self.aggregate_contributors(gradients, weights))
             dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
             rows = self.pre_aggregate(dense)
             return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
@@ -501,8 +502,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         return row
 
     def _stack(self, uploads: Sequence[Upload], layout: Layout) -> Any:
-        """Bring uploads into the order of their clients' ids and say which are not finite."""
-        return stack(uploads, None if self.upload == "gradient" else self._global, layout)
+        """Bring uploads into the order of their clients' ids; leave out those that nothing can be made of."""
+        stacked = stack(uploads, None if self.upload == "gradient" else self._global, layout)
+        return stacked.without(misfits(stacked, self._global, self.server_lr, layout))
 
     def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:
         n = len(matrix.client_ids)
@@ -516,7 +518,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         if layout.num_buffers:
             step[layout.d :] = self.aggregate_buffers(matrix.buffers, result, weights).numpy()
         new: NDArray[Any] = np.subtract(self._global, step, out=step)
-        if not np.isfinite(new).all():
+        if not is_held(new, layout):
             raise TooFewClients("the new model would not be finite")
         self._note(matrix.client_ids, result)
         return new

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from byzflower.threads import Scratch, map_blocks
+from byzflower.threads import Scratch, map_blocks, subnormals_as_zero
 
 Block = Callable[[slice], torch.Tensor]
 
@@ -140,6 +140,7 @@ def _sum_over_blocks(
 ) -> list[torch.Tensor]:
     """Sum, in float64 and always in the same order, what `work` makes of every block of columns."""
 
+    @subnormals_as_zero()
     def task(columns: slice) -> list[torch.Tensor]:
         starts = range(columns.start, columns.stop, _BLOCK_COLUMNS)
         parts = (work(block(slice(start, min(start + _BLOCK_COLUMNS, columns.stop)))) for start in starts)

@@ -6,24 +6,34 @@ import torch
 
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.distances import distances_to_mixture
+from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
 from byzflower.strategies.rows import Rows
 from byzflower.threads import one_thread
 
+# A step this short, relative to the rows' distances, is the last; so is that of this number.
+TOLERANCE = 1e-6
+_MOST_STEPS = 10_000
+# Pairwise distances of float64 tell the directions of rows to which the others' distances are at least this
+# part of their own.
+_REACH = 1e9
+
 
 @one_thread()
 def geometric_median(
-    gradients: Gradients, weights: torch.Tensor | None = None, iterations: int = 8, nu: float = 1e-6
+    gradients: Gradients, weights: torch.Tensor | None = None, iterations: int | None = None, nu: float = 1e-6
 ) -> AggregationResult:
     """Approximate the weighted geometric median by smoothed Weiszfeld steps (RFA; Pillutla et al., 2022).
 
     From the weighted mean z, a_i = w_i / max(nu, ||x_i - z||), z = sum a_i x_i / sum a_i. As z is always a
-    mixture of rows, pairwise distances are all that the steps need.
+    mixture of rows, pairwise distances are all that the steps need. A step shortens what far rows with a
+    share p of the weight pull by, a factor p / (1 - p) remains: so a given few steps leave no bound on it.
 
     Args:
         gradients: (n, d) pseudo-gradients.
         weights: (n,) non-negative, sums to 1; uniform by default.
-        iterations: T, not negative.
+        iterations: T, not negative; default as many as it takes until one is shorter than a millionth of
+            the (harmonic) mean distance of the rows.
         nu: smallest distance that a weight is divided by, positive.
 
     Raises:
@@ -31,35 +41,71 @@ def geometric_median(
         ValueError: `iterations` or `nu` out of range.
     """
     rows = Rows.of(gradients)
-    _check_options(iterations, nu)
+    check_options(iterations, nu)
     if weights is None:
         weights = torch.full((rows.n,), 1 / rows.n, dtype=torch.float64, device=rows.device)
-    mixture = weights
-    for _ in range(iterations):
-        away = distances_to_mixture(rows.squared_distances, mixture).sqrt()
-        mixture = weights / away.clamp(min=nu)
-        mixture = mixture / mixture.sum()
+    reach = _reach(rows.squared_distances.sqrt(), weights, nu)
+    mixture = _weiszfeld(
+        (rows if reach is None else rows.mixed(reach)).squared_distances, weights, iterations, nu
+    )
+    if reach is not None:
+        mixture = reach.T @ mixture
     return AggregationResult(rows.combine(mixture), weights=mixture)
 
 
-def _check_options(iterations: int, nu: float) -> None:
-    check(iterations >= 0, "iterations must not be negative", iterations)
+def _weiszfeld(
+    distances: torch.Tensor, weights: torch.Tensor, iterations: int | None, nu: float
+) -> torch.Tensor:
+    """The median as a mixture (n,) of points, from their (n, n) squared distances and (n,) weights."""
+    mixture = weights
+    for _ in range(_MOST_STEPS if iterations is None else iterations):
+        away = distances_to_mixture(distances, mixture).sqrt()
+        last, mixture = mixture, weights / away.clamp(min=nu)
+        mixture = mixture / mixture.sum()
+        if iterations is None and ((mixture - last).abs() @ away) <= TOLERANCE * (mixture @ away):
+            break
+    return mixture
+
+
+def _reach(distances: torch.Tensor, weights: torch.Tensor, nu: float) -> torch.Tensor | None:
+    """How rows that are too far away for float64 must be mixed with the middle one, (n, n); None if none is.
+
+    Moved towards the middle row, to a billion times the distance that most are within, they pull as before:
+    what counts of far rows is their direction.
+    """
+    middle = int((distances @ weights).argmin())
+    ascending, order = distances[middle].sort()
+    most = int((weights[order].cumsum(0) < weights.sum() / 2).sum())
+    limit = _REACH * max(float(ascending[most]), nu)
+    if ascending[-1] <= limit:
+        return None
+    factors = clip_factors(distances[middle], limit)
+    reach = factors.diag()
+    reach[:, middle] += 1 - factors
+    return reach
+
+
+def check_options(iterations: int | None, nu: float) -> None:
+    """Raise ValueError for options of (item) geometric medians out of their range."""
+    check(iterations is None or iterations >= 0, "iterations must not be negative", iterations)
     check(nu > 0, "nu must be positive", nu)
 
 
 class GeometricMedian(RobustStrategy):
     """Geometric median of the uploads by smoothed Weiszfeld steps (RFA), weighted by num-examples."""
 
-    def __init__(self, iterations: int = 8, nu: float = 1e-6, **options: Unpack[StrategyOptions]) -> None:
+    def __init__(
+        self, iterations: int | None = None, nu: float = 1e-6, **options: Unpack[StrategyOptions]
+    ) -> None:
         """Make the strategy.
 
         Args:
-            iterations: T: 8 in STRIKE, 3 in ROP.
+            iterations: T: 8 in STRIKE, 3 in ROP; default until it has converged, as far rows need.
             nu: smallest distance that a weight is divided by, positive.
             options: see `RobustStrategy`.
         """
         super().__init__(**options)
-        _check_options(iterations, nu)
+        check_options(iterations, nu)
         self.iterations = iterations
         self.nu = nu
 

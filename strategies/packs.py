@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from byzflower.strategies.rows import Columns, MatrixRows, Rows, TooFewClients
-from byzflower.threads import map_blocks
+from byzflower.threads import map_blocks, subnormals_as_zero
 from byzflower.uploads.topk import DEFAULT_PACK_SIZE, Packs
 
 # Scalars in a block when a pass makes few passes' worth of temporaries: 4 MiB of float32.
@@ -124,15 +124,28 @@ class PackedRows(Rows):
     @cached_property
     def squared_norms(self) -> torch.Tensor:
         """See `Rows`; from what was sent, without a dense block."""
+        return torch.from_numpy(self._sizes[0]).to(self.device)
 
-        def norm(columns: slice) -> float:
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """Largest absolute value that each client sent: (n,)."""
+        return self._sizes[1]
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.float64]:
+        """Squared norms and largest absolute values: (2, n)."""
+
+        @subnormals_as_zero()
+        def sizes(columns: slice) -> tuple[float, float]:
             i = columns.start
-            sent = self._reference[self.packs.columns(self.masks[i])] - self._values[i]
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
+                sent = self._reference[self.packs.columns(self.masks[i])] - self._values[i]
                 square = float(np.dot(sent, sent))
-            return square if math.isfinite(square) else float(np.sum(sent.astype(np.float64) ** 2))
+                if not math.isfinite(square):
+                    square = float(np.sum(sent.astype(np.float64) ** 2))
+            return square, max(-float(sent.min(initial=0)), float(sent.max(initial=0)))
 
-        return torch.tensor(map_blocks(norm, self.n, 1), dtype=torch.float64, device=self.device)
+        return np.array(map_blocks(sizes, self.n, 1), np.float64).T
 
     def _write(self, first: int, last: int) -> NDArray[Any]:
         """The values of packs first..last-1, zeros where nothing was sent: (n, (last - first) * size)."""

@@ -14,7 +14,7 @@ from byzflower.strategies.distances import (
     squared_lengths,
     with_point,
 )
-from byzflower.threads import Scratch, map_blocks
+from byzflower.threads import Scratch, map_blocks, subnormals_as_zero
 
 T = TypeVar("T")
 Columns = slice | torch.Tensor
@@ -96,7 +96,7 @@ class Rows(ABC):
         self, work: Callable[[torch.Tensor, slice], torch.Tensor], width: int | None = None
     ) -> torch.Tensor:
         """Sum of `work(block, columns)` over all blocks of columns, in float64 and always the same order."""
-        results = self.map(work, width)
+        results = self.map(subnormals_as_zero()(work), width)
         total = results[0].double().clone()
         for result in results[1:]:
             total += result
@@ -234,6 +234,7 @@ class MixedRows(Rows):
         diagonal = self.n == base.n and bool((mixing == mixing.diagonal().diag()).all())
         self._scales = self._weights.diagonal()[:, None] if diagonal else None
 
+    @subnormals_as_zero()
     def block(self, columns: Columns) -> torch.Tensor:
         """See `Rows`."""
         values = self.base.block(columns).to(self._weights.dtype)

@@ -1,9 +1,10 @@
 """A round's uploads as rows of pseudo-gradients, in the order of the clients' ids."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,12 +12,18 @@ from numpy.typing import NDArray
 
 from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.result import Gradients
+from byzflower.threads import map_blocks, subnormals_as_zero
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.topk import TopKUpload
 
+# Longer rows are quarantined, in models of any dtype: their squares overflow float32. All that rules make of
+# shorter ones (fourth powers of n norms, summed, at most) is finite in float64.
+MAX_NORM = math.sqrt(float(np.finfo(np.float32).max))
 _NOT_FINITE = "NaN or Inf in the upload"
+_TOO_LONG = f"so large that its norm is above {MAX_NORM:.3g}, where squares overflow float32"
+_BLOCK_SCALARS = 1 << 18
 
 
 @dataclass
@@ -26,7 +33,7 @@ class Stacked(ABC):
     Attributes:
         client_ids: of the n rows.
         num_examples: (n,).
-        rejections: clients whose values are not finite.
+        rejections: clients whose values are not finite, or too large.
         d: columns of a row that are parameters.
     """
 
@@ -48,7 +55,34 @@ class Stacked(ABC):
 
 
 @dataclass
-class DenseMatrix(Stacked):
+class StackedRows(Stacked):
+    """Uploads of which some may still be left out."""
+
+    @abstractmethod
+    def _keep(self, kept: list[int]) -> None:
+        """Keep the rows at these positions only."""
+
+    def steps(self, columns: slice) -> NDArray[Any]:
+        """Some columns, all of parameters or all of buffers, of the n whole rows: (n, c)."""
+        if columns.start >= self.d:
+            return self.buffers.numpy()[:, columns.start - self.d : columns.stop - self.d]
+        gradients = self.gradients(torch.device("cpu"))
+        block = gradients[:, columns] if isinstance(gradients, torch.Tensor) else gradients.block(columns)
+        return block.numpy()
+
+    def without(self, faults: Mapping[int, str]) -> Self:
+        """Leave out the rows at these positions, for these reasons."""
+        if faults:
+            self.rejections += [Rejection(self.client_ids[i], faults[i]) for i in sorted(faults)]
+            kept = [i for i in range(len(self.client_ids)) if i not in faults]
+            self._keep(kept)
+            self.client_ids = [self.client_ids[i] for i in kept]
+            self.num_examples = self.num_examples[kept]
+        return self
+
+
+@dataclass
+class DenseMatrix(StackedRows):
     """Dense uploads.
 
     Attributes:
@@ -66,9 +100,15 @@ class DenseMatrix(Stacked):
         """See `Stacked`."""
         return self.rows[:, self.d :]
 
+    def _keep(self, kept: list[int]) -> None:
+        for target, i in enumerate(kept):  # in place: a NaN must not cost another copy of everything
+            if target != i:
+                self.rows[target] = self.rows[i]
+        self.rows = self.rows[: len(kept)]
+
 
 @dataclass
-class SparseRows(Stacked):
+class SparseRows(StackedRows):
     """Top-k uploads.
 
     Attributes:
@@ -78,6 +118,7 @@ class SparseRows(Stacked):
 
     upload: TopKUpload
     reference: NDArray[Any]
+    _rows: PackedRows | None = field(default=None, repr=False)
 
     @property
     def masks(self) -> NDArray[np.bool_]:  # type: ignore[override]
@@ -86,17 +127,25 @@ class SparseRows(Stacked):
 
     def gradients(self, device: torch.device) -> PackedRows:
         """See `Stacked`."""
-        upload = self.upload
-        return PackedRows(upload.packs, upload.masks, upload.values, self.reference[: self.d], device)
+        if self._rows is None or self._rows.device != device:
+            upload = self.upload
+            reference = self.reference[: self.d]
+            self._rows = PackedRows(upload.packs, upload.masks, upload.values, reference, device)
+        return self._rows
 
     @property
     def buffers(self) -> torch.Tensor:
         """See `Stacked`."""
         return torch.from_numpy(self.reference[self.d :] - self.upload.buffers)
 
+    def _keep(self, kept: list[int]) -> None:
+        self.upload, self._rows = self.upload.take(kept), None
 
-def stack(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> Stacked:
-    """Bring uploads of one kind into the order of their clients' ids, leaving out those with NaN or Inf.
+
+def stack(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> StackedRows:
+    """Bring uploads of one kind into the order of their clients' ids, leaving out those no rule can work with.
+
+    These are rows with NaN or Inf, and rows longer than `MAX_NORM`.
 
     Args:
         uploads: of distinct clients.
@@ -110,30 +159,26 @@ def stack(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Lay
 
 
 def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout: Layout) -> SparseRows:
-    """Do it with top-k uploads, of which only views are taken; see `stack`."""
+    """Stack top-k uploads without copying their values; see `stack`."""
     found = {client: (upload, i) for upload in uploads for i, client in enumerate(upload.client_ids)}
-    limit = np.finfo(reference.dtype).max - np.abs(reference).max(initial=0)
-    finite, bad = [], []
-    for client in sorted(found):
-        upload, i = found[client]
-        if all(_within(values, limit) for values in (upload.values[i], upload.buffers[i])):
-            finite.append((client, upload, i))
-        else:
-            bad.append(Rejection(client, _NOT_FINITE))
-    clients = [client for client, _, _ in finite]
-    sizes = np.array([upload.num_examples[i] for _, upload, i in finite])
-    models = [upload.model(i) for _, upload, i in finite]
+    clients = sorted(found)
+    ordered = [found[client] for client in clients]
+    sizes = np.array([upload.num_examples[i] for upload, i in ordered])
+    models = [upload.model(i) for upload, i in ordered]
     together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
-    return SparseRows(clients, sizes, bad, layout.d, together, reference)
-
-
-def _within(values: NDArray[Any], limit: float) -> bool:
-    """Whether no value is NaN, Inf, or so large that a difference to the model overflows."""
-    return not values.size or bool(-limit <= values.min() and values.max() <= limit)
+    stacked = SparseRows(clients, sizes, [], layout.d, together, reference)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = stacked.gradients(torch.device("cpu")).squared_norms.numpy()
+        squares = squares + np.square(stacked.buffers.numpy(), dtype=np.float64).sum(axis=1)
+        faults = {
+            i: fault(models[i].values, models[i].buffers)
+            for i in np.flatnonzero(~(squares <= MAX_NORM**2)).tolist()
+        }
+    return stacked.without(faults)
 
 
 def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> DenseMatrix:
-    """Stack dense uploads into one matrix ordered by client id, leaving out rows with NaN or Inf.
+    """Stack dense uploads into one matrix ordered by client id; see `stack`.
 
     Args:
         uploads: `DenseUpload`s of distinct clients.
@@ -141,10 +186,11 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
         layout: the model's layout.
     """
     dense = [upload for upload in uploads if isinstance(upload, DenseUpload)]
-    ids = [client for upload in dense for client in upload.client_ids]
-    position = {client: i for i, client in enumerate(sorted(ids))}
-    rows = np.empty((len(ids), layout.width), layout.row_dtype)
-    sizes = np.empty(len(ids))
+    found = {client: (upload, i) for upload in dense for i, client in enumerate(upload.client_ids)}
+    order = sorted(found)
+    position = {client: i for i, client in enumerate(order)}
+    rows = np.empty((len(order), layout.width), layout.row_dtype)
+    sizes = np.empty(len(order))
     with np.errstate(over="ignore", invalid="ignore"):
         for upload in dense:
             for i, client in enumerate(upload.client_ids):
@@ -153,27 +199,81 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
                 upload.write_row(i, rows[target])
                 if reference is not None:
                     np.subtract(reference, rows[target], out=rows[target])
-    matrix = torch.from_numpy(rows)
-    finite = finite_rows(matrix)
-    order = sorted(ids)
-    if bool(finite.all()):
-        return DenseMatrix(order, sizes, [], layout.d, matrix)
-    keep = finite.nonzero().squeeze(1)
-    bad = [Rejection(order[i], _NOT_FINITE) for i in (~finite).nonzero().squeeze(1).tolist()]
-    kept = keep.tolist()
-    for target, i in enumerate(kept):  # in place: a NaN must not cost another copy of everything
-        if target != i:
-            matrix[target] = matrix[i]
-    return DenseMatrix([order[i] for i in kept], sizes[kept], bad, layout.d, matrix[: len(kept)])
+        matrix = torch.from_numpy(rows)
+        faults = {}
+        for target in (~short_rows(matrix)).nonzero().squeeze(1).tolist():
+            upload, i = found[order[target]]
+            upload.write_row(i, rows[target])  # as it was sent
+            faults[target] = fault(rows[target])
+    return DenseMatrix(order, sizes, [], layout.d, matrix).without(faults)
 
 
-def finite_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """Boolean (n,): rows without NaN or Inf.
+def short_rows(matrix: torch.Tensor) -> torch.Tensor:
+    """Boolean (n,): rows without NaN or Inf, and of a norm up to `MAX_NORM`.
 
-    A finite sum proves a row finite, in one pass without a temporary; only rows whose sum is not
-    (because it overflowed, perhaps) are looked at value by value.
+    One pass without a temporary: the norm, in the row's own dtype, is neither of them only of such rows.
     """
-    finite = torch.isfinite(matrix.sum(dim=1))
-    for i in (~finite).nonzero().squeeze(1).tolist():
-        finite[i] = torch.isfinite(matrix[i]).all()
-    return finite
+    norms = row_norms(matrix)
+    return norms <= MAX_NORM
+
+
+def row_norms(matrix: torch.Tensor) -> torch.Tensor:
+    """Euclidean norms of the rows, in their own dtype: inf or NaN where it, or a square, overflows."""
+    norms = matrix.new_empty(len(matrix))
+
+    def work(rows: slice) -> None:
+        with subnormals_as_zero():
+            norms[rows] = torch.linalg.vector_norm(matrix[rows], dim=1)
+
+    map_blocks(work, len(matrix), max(1, _BLOCK_SCALARS // max(1, matrix.shape[1])))
+    return norms
+
+
+def fault(*sent: NDArray[Any]) -> str:
+    """What is wrong with values that were found to be not finite or too long."""
+    return _TOO_LONG if all(np.isfinite(values).all() for values in sent) else _NOT_FINITE
+
+
+def misfits(stacked: StackedRows, start: NDArray[Any], server_lr: float, layout: Layout) -> dict[int, str]:
+    """Positions of uploads that, alone, would lead to a model that its own dtypes cannot hold, and why.
+
+    Args:
+        stacked: the uploads.
+        start: (width,) the global row.
+        server_lr: step size of parameters; that of buffers is 1.
+        layout: the model's layout.
+    """
+    faults: dict[int, str] = {}
+    for name, dtype, columns in narrow_arrays(layout):
+        lr = 1.0 if columns.start >= layout.d else server_lr
+        alone = start[columns] - lr * stacked.steps(columns)
+        for i in np.flatnonzero(~held(alone, dtype).all(axis=1)).tolist():
+            faults.setdefault(i, f"values of array {name!r} that {dtype} cannot hold")
+    return faults
+
+
+def is_held(row: NDArray[Any], layout: Layout) -> bool:
+    """Whether a (width,) row is finite, and stays so in the dtypes of the model's arrays."""
+    return bool(np.isfinite(row).all()) and all(
+        held(row[columns], dtype).all() for _, dtype, columns in narrow_arrays(layout)
+    )
+
+
+def narrow_arrays(layout: Layout) -> list[tuple[str, np.dtype[Any], slice]]:
+    """Name, dtype and columns of the arrays that cannot hold all that a row's dtype can."""
+    arrays = zip(layout.names, layout.dtypes, layout.starts, layout.sizes, strict=True)
+    return [
+        (name, dtype, slice(start, start + size))
+        for name, dtype, start, size in arrays
+        if size and dtype.kind != "b" and dtype != layout.row_dtype
+    ]
+
+
+def held(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    """Which values a dtype can hold, integers after rounding."""
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return np.isfinite(values.astype(dtype))
+    limits = np.iinfo(dtype)
+    rounded = np.rint(values)
+    return (rounded >= limits.min) & (rounded < float(limits.max) + 1)

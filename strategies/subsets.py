@@ -12,37 +12,50 @@ from byzflower.strategies.distances import nearest_rows
 Cost = Callable[[torch.Tensor], torch.Tensor]
 
 _BATCH_SCALARS = 1 << 20
+_MOST_NEIGHBOURHOODS = 20_000
 _ROUNDING = 1e-9
 
 
 def cheapest_subset(
-    distances: torch.Tensor, size: int, cost: Cost, max_subsets: int
+    distances: torch.Tensor, size: int, cost: Cost, max_subsets: int, effort: float = 1.0
 ) -> tuple[torch.Tensor, bool]:
     """Find the subset of `size` of n rows of least cost; of equal ones the first in lexicographic order.
 
     If there are more than `max_subsets`, only those are tried that consist of a row and its nearest ones.
     The best of these has at most twice the least diameter: with any row of the best subset as the centre,
-    all of that subset, and so the nearest ones, are within its diameter.
+    all of that subset, and so the nearest ones, are within its diameter. If even they are too many, those
+    of the least radius are tried.
 
     Args:
         distances: (n, n) squared distances.
         size: of the subset.
         cost: of subsets.
         max_subsets: how many may be tried.
+        effort: how many subsets a single one counts as, by the time that its cost takes.
 
     Returns:
         Boolean (n,), and whether all were tried.
     """
     n = len(distances)
-    exact = math.comb(n, size) <= max_subsets
+    exact = math.comb(n, size) * effort <= max_subsets
     winners = []
-    for subsets in _all_subsets(n, size) if exact else [nearest_rows(distances, size)]:
+    most = max(1, int(_MOST_NEIGHBOURHOODS / effort))
+    for subsets in _all_subsets(n, size) if exact else _neighbourhoods(distances, size, most):
         candidates = subsets.to(distances.device)
         winners.append(candidates[_first_least(cost(candidates))])
     finalists = torch.stack(winners)
     selected = torch.zeros(n, dtype=torch.bool, device=distances.device)
     selected[finalists[_first_least(cost(finalists))]] = True
     return selected, exact
+
+
+def _neighbourhoods(distances: torch.Tensor, size: int, most: int) -> Iterator[torch.Tensor]:
+    """Batches (k, size) of every row with its nearest ones, of up to `most` rows: those with the nearest."""
+    subsets = nearest_rows(distances, size)
+    if most < len(subsets):
+        radii = distances.gather(1, subsets[:, -1:]).squeeze(1)
+        subsets = subsets[radii.sort(stable=True).indices[:most].sort().values]
+    yield from subsets.split(max(1, _BATCH_SCALARS // size**2))
 
 
 def _first_least(costs: torch.Tensor) -> int:

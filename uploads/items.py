@@ -33,6 +33,18 @@ class ItemUpload(Upload):
     rows: NDArray[np.float32]
     dense: NDArray[np.float32]
 
+    @classmethod
+    def empty(cls, layout: Layout) -> Self:
+        """The upload of no clients."""
+        m, d = layout.shapes[0]
+        rows, dense = np.empty((0, d), np.float32), np.empty((0, layout.width - m * d), np.float32)
+        return cls([], np.empty(0), [], np.zeros(1, np.int64), np.empty(0, np.int32), rows, dense)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(nnz,) the position of each row's client."""
+        return np.repeat(np.arange(len(self)), np.diff(self.splits))
+
     def take(self, indices: list[int]) -> Self:
         """Return the uploads of the clients at these positions."""
         sizes = np.diff(self.splits)[indices]

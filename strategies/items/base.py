@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.items.rows import ItemRows, view_of
+from byzflower.strategies.leeway import longest_step, too_long
 from byzflower.strategies.result import check
 from byzflower.strategies.rows import TooFewClients
-from byzflower.strategies.stack import finite_rows
+from byzflower.strategies.stack import MAX_NORM, fault, is_held, row_norms
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.items import ItemUpload, join
 from byzflower.uploads.layout import Layout
@@ -43,13 +44,38 @@ class ItemOptions(StrategyOptions, TypedDict, total=False):
 
 @dataclass
 class _Stack:
-    """A round's uploads: clients with finite rows, in any order."""
+    """A round's uploads: clients with finite rows of bounded length, in any order.
+
+    Attributes:
+        client_ids: ascending.
+        rejections: everybody else.
+        upload: of the clients.
+        norms: (nnz,) of the upload's rows.
+    """
 
     client_ids: list[int]
     rejections: list[Rejection]
-    upload: ItemUpload | None
+    upload: ItemUpload
+    norms: NDArray[np.float32]
 
     masks: ClassVar[None] = None
+
+    def largest(self) -> NDArray[np.float32]:
+        """Norm of the longest row of each client that sent any."""
+        splits = self.upload.splits
+        largest: NDArray[np.float32] = np.maximum.reduceat(self.norms, splits[:-1][splits[:-1] < splits[1:]])
+        return largest
+
+    def beyond(self, limit: float, items: NDArray[np.int64]) -> list[Rejection]:
+        """Clients whose row for one of these items is longer than allowed."""
+        upload = self.upload
+        places = np.flatnonzero((self.norms > limit) & np.isin(upload.items, items))
+        owners = upload.owners[places]
+        reasons = {
+            upload.client_ids[owner]: too_long(f"item {upload.items[place]}", float(self.norms[place]), limit)
+            for owner, place in zip(owners.tolist(), places.tolist(), strict=True)
+        }
+        return [Rejection(client, reasons[client]) for client in sorted(reasons)]
 
 
 class ItemStrategy(RobustStrategy):
@@ -57,7 +83,8 @@ class ItemStrategy(RobustStrategy):
 
     The first array of the model is the (m, d) item table. For every item, the rows that clients uploaded
     for it are aggregated: v_j <- v_j - server_lr * AGR(rows of j). Clients that did not touch an item do
-    not count as zeros, and an item that nobody touched does not move. Whatever else the model has is
+    not count as zeros, and an item that nobody touched does not move; neither does one whose step is longer
+    than any majority's rows explain (see `leeway`): then its clients are named. Whatever else the model has is
     aggregated by the dense form of the same rule (`aggregate`).
     """
 
@@ -90,46 +117,55 @@ class ItemStrategy(RobustStrategy):
     def aggregate_items(self, rows: ItemRows) -> ItemResult:
         """Aggregate every item's rows, all finite."""
 
+    def remember_items(self, items: NDArray[np.int64], gradients: NDArray[np.float32]) -> None:
+        """Be told of the items that move this round, and of their aggregates; by default forgotten."""
+
     def _stack(self, uploads: Sequence[Upload], layout: Layout) -> _Stack:
         mine = [upload for upload in uploads if isinstance(upload, ItemUpload)]
-        if not mine:
-            return _Stack([], [], None)
-        upload = join(mine)
-        bad = np.zeros(len(upload), bool)
-        for part in (upload.rows, upload.dense):
-            unfit = (~finite_rows(view_of(part))).nonzero().squeeze(1).numpy()
-            owner = np.searchsorted(upload.splits, unfit, "right") - 1 if part is upload.rows else unfit
-            bad[owner] = True
-        reason = "NaN or Inf in the upload"
-        rejections = [Rejection(upload.client_ids[i], reason) for i in np.flatnonzero(bad).tolist()]
-        if rejections:
-            upload = upload.take(np.flatnonzero(~bad).tolist())
-        return _Stack(sorted(upload.client_ids), rejections, upload)
+        upload = join(mine) if mine else ItemUpload.empty(layout)
+        norms = row_norms(view_of(upload.rows)).numpy()
+        fit = row_norms(view_of(upload.dense)).numpy() <= MAX_NORM
+        long = np.flatnonzero(~(norms <= MAX_NORM))
+        fit[np.searchsorted(upload.splits, long, "right") - 1] = False
+        if fit.all():
+            return _Stack(sorted(upload.client_ids), [], upload, norms)
+        bad = [upload.take([i]) for i in np.flatnonzero(~fit).tolist()]
+        rejections = [Rejection(one.client_ids[0], fault(one.rows, one.dense)) for one in bad]
+        norms = norms[fit[upload.owners]]
+        upload = upload.take(np.flatnonzero(fit).tolist())
+        return _Stack(sorted(upload.client_ids), rejections, upload, norms)
 
-    def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:
-        upload: ItemUpload | None = matrix.upload
-        if upload is None or len(upload.items) == 0:
+    def _step(self, matrix: _Stack, layout: Layout) -> NDArray[Any]:
+        upload = matrix.upload
+        if len(upload.items) == 0:
             raise TooFewClients("no usable upload arrived")
         m, d = layout.shapes[0]
-        clients = np.unique(np.array(upload.client_ids, np.uint64), return_inverse=True)[1]
+        clients = np.array(upload.client_ids, np.uint64)
         rows = ItemRows(upload.rows, clients, upload.splits, upload.items, m)
         result = self.aggregate_items(rows)
+        limit = longest_step(matrix.largest())
+        moved = (row_norms(result.gradients) <= limit).numpy()
+        items = rows.items.numpy()[moved]
+        gradients = result.gradients.numpy()[moved]
+        self.remember_items(items, gradients)
         touched = np.zeros(layout.width, bool)
-        touched[: m * d].reshape(m, d)[rows.items.numpy()] = True
+        touched[: m * d].reshape(m, d)[items] = True
         touched[m * d :] = True
         gradient = np.zeros(layout.width, np.float32)
-        gradient[: m * d].reshape(m, d)[rows.items.numpy()] = result.gradients.numpy()
+        gradient[: m * d].reshape(m, d)[items] = gradients
         if layout.width > m * d:
             gradient[m * d :] = self._aggregate_dense(upload, clients).numpy()
         if self.server_optimizer == "adam":
             gradient = self._adam.direction(gradient, touched)
         new: NDArray[Any] = self._global - np.float32(self.server_lr) * gradient
-        if not np.isfinite(new).all():
+        if not is_held(new, layout):
             raise TooFewClients("the new model would not be finite")
-        self.last_round.info = {"items": float(len(rows)), "rows": float(len(rows.order)), **result.info}
+        record = self.last_round
+        record.info = {"items": float(len(rows)), "rows": float(len(rows.order)), **result.info}
+        record.dropped = matrix.beyond(limit, rows.items.numpy()[~moved])
         return new
 
-    def _aggregate_dense(self, upload: ItemUpload, clients: NDArray[np.int64]) -> torch.Tensor:
+    def _aggregate_dense(self, upload: ItemUpload, clients: NDArray[np.uint64]) -> torch.Tensor:
         dense = torch.from_numpy(upload.dense[np.argsort(clients)])
         equal = torch.full((len(dense),), 1 / len(dense), dtype=torch.float64)
         return self.apply(dense, equal).gradient

@@ -57,9 +57,11 @@ class ItemCenteredClipping(ItemStrategy):
         """Apply `item_centered_clipping` about each item's last aggregate, 0 before the first."""
         if len(self.previous) == 0:
             self.previous = torch.zeros(self._require_layout().shapes[0])
-        result = item_centered_clipping(rows, self.previous[rows.items], self.tau, self.iterations)
-        self.previous[rows.items] = result.gradients
-        return result
+        return item_centered_clipping(rows, self.previous[rows.items], self.tau, self.iterations)
+
+    def remember_items(self, items: NDArray[np.int64], gradients: NDArray[np.float32]) -> None:
+        """See `ItemStrategy`."""
+        self.previous[items] = torch.from_numpy(gradients)
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `centered_clipping` about the last aggregate."""

@@ -58,7 +58,7 @@ class ItemRows:
     def __init__(
         self,
         values: NDArray[np.float32],
-        clients: NDArray[np.int64],
+        clients: NDArray[np.uint64],
         splits: NDArray[np.int64],
         items: NDArray[np.int32],
         num_items: int,

@@ -167,7 +167,7 @@ def test_failures_are_told_in_plain_text():
     failed = Proxy(8), FitRes(Status(Code.FIT_NOT_IMPLEMENTED, EVIL), Parameters([], ""), 0, {})
     _, record = fit([fit_result(0, {})], failures=[NoText(), ValueError(EVIL), failed], silent=[1, 2])
     assert [client for client, _ in record.rejections] == [8, 1, 2]
-    assert all(reason.isprintable() and len(reason) <= 320 for _, reason in record.rejections)
+    assert all(reason.isprintable() and len(reason) <= 340 for _, reason in record.rejections)
 
 
 def test_where_nobody_is_left_the_users_function_is_not_asked():

