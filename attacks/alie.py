@@ -7,7 +7,7 @@ from statistics import NormalDist
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import mean_and_std
+from byzflower.numerics.reductions import mean_and_std
 
 
 def alie(benign: torch.Tensor, z: float, sign: int = -1) -> torch.Tensor:

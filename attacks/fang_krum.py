@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import gram, mean, products, squared_distances, squared_norms
+from byzflower.numerics.reductions import gram, mean, products, squared_distances, squared_norms
 
 _HALVINGS = 60
 

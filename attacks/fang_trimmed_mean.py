@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack
-from byzflower.attacks.rows import mean
+from byzflower.numerics.reductions import mean
 
 
 def fang_trimmed_mean(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, gaussian
-from byzflower.attacks.rows import mean_and_std
+from byzflower.numerics.reductions import mean_and_std
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import mean
+from byzflower.numerics.reductions import mean
 
 
 def ipm(benign: torch.Tensor, eps: float) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from byzflower.attacks.base import AttackView, repeat
-from byzflower.attacks.rows import squared_norms
+from byzflower.numerics.reductions import squared_norms
 
 
 def most_harmful(

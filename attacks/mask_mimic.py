@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.masks import MaskAttack, PackView
-from byzflower.attacks.rows import gram
+from byzflower.numerics.reductions import gram
 
 
 def mean_sign_cosine(rows: torch.Tensor) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, gaussian, repeat
-from byzflower.attacks.rows import mean, products, squared_norms
+from byzflower.numerics.reductions import mean, products, squared_norms
 
 
 def follow_drift(

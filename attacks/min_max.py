@@ -6,7 +6,7 @@ import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
 from byzflower.attacks.hiding import largest_step
-from byzflower.attacks.rows import gram, mean_and_std, squared_distances
+from byzflower.numerics.reductions import gram, mean_and_std, squared_distances
 
 
 def min_max(benign: torch.Tensor) -> torch.Tensor:

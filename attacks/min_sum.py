@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import mean_and_std, squared_norms
+from byzflower.numerics.reductions import mean_and_std, squared_norms
 
 
 def min_sum(benign: torch.Tensor, bound: Literal["max", "min"] = "max") -> torch.Tensor:

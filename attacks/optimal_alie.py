@@ -6,7 +6,7 @@ import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack
 from byzflower.attacks.line_search import most_harmful
-from byzflower.attacks.rows import mean_and_std
+from byzflower.numerics.reductions import mean_and_std
 
 
 @dataclass(frozen=True, kw_only=True)

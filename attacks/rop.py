@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
-from byzflower.attacks.rows import dot, mean, squared_norms
+from byzflower.numerics.reductions import dot, mean, squared_norms
 
 # Below this share of its norm, what is left of the vector of ones is rounding: the reference is parallel.
 _PARALLEL = 1e-6

@@ -7,7 +7,7 @@ import torch
 
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
 from byzflower.attacks.hiding import largest_step
-from byzflower.attacks.rows import gram, mean, mean_and_std, median, products, squared_distances
+from byzflower.numerics.reductions import gram, mean, mean_and_std, median, products, squared_distances
 
 
 def majority_size(num_benign: int, num_clients: int, num_byzantine: int) -> int:

@@ -21,9 +21,9 @@ from flwr.common import ConfigRecord, Context
 from flwr.serverapp import ServerApp
 from idle_client import FLOATS, client_app
 
-from byzflower.server.inline import InlineGrid
+from byzflower.flower.compat import array_record, poll_often, run_on_ray
+from byzflower.server.engines.inline import InlineGrid
 from byzflower.strategies import FedAvg
-from byzflower.uploads.flower_compat import array_record, poll_often, run_on_ray
 
 
 def rounds(grid: Any, clients: int, nodes: int, count: int) -> list[float]:

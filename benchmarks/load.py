@@ -20,7 +20,7 @@ import numpy as np
 from flwr.common import Message, MetricRecord, RecordDict
 from raw_node import RawNode
 
-from byzflower.uploads.flower_compat import array_record
+from byzflower.flower.compat import array_record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "deploy"))
 from run_local import LocalDeployment, end_on_sigterm

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import torch
 
-from byzflower.clients.recommender_moments import divided_feedback, train_users
+from byzflower.clients.recommender.moments import divided_feedback, train_users
 from byzflower.clients.settings import ClientSettings
 from byzflower.models.recommenders import build_stateless
 from byzflower.strategies import ARFRS

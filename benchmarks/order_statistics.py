@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.strategies.order_statistics import order_statistics
+from byzflower.numerics.order_statistics import order_statistics
 
 Work = Callable[[NDArray[np.float32]], object]
 _SCALARS = 400_000

@@ -17,7 +17,7 @@ from flwr.common.inflatable import (
 from flwr.common.inflatable_utils import pull_objects
 from flwr.common.retry_invoker import make_simple_grpc_retry_invoker
 
-from byzflower.uploads.flower_compat import set_message_id
+from byzflower.flower.compat import set_message_id
 
 
 class RawNode:

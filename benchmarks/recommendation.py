@@ -21,9 +21,9 @@ import psutil
 
 from byzflower.models.mf import MF
 from byzflower.models.profiles import Profiles
-from byzflower.randomness import numpy_generator
-from byzflower.server.simulation import simulate
-from byzflower.server.tasks import make_config
+from byzflower.numerics.randomness import numpy_generator
+from byzflower.server.config.tasks import make_config
+from byzflower.server.engines.simulation import simulate
 from byzflower.strategies.items import ITEM_STRATEGIES, ItemRows
 
 

@@ -16,8 +16,8 @@ import torch
 
 from byzflower.datasets import load_dataset
 from byzflower.datasets.torchvision_guard import import_torchvision
-from byzflower.server.config import RunConfig
-from byzflower.server.simulation import simulate
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.simulation import simulate
 
 N, F, BATCH, MOMENTUM, LR = 20, 4, 32, 0.9, 0.1
 MODELS = {"mlp": "fc_mnist", "cnn": "cnn_mnist"}

@@ -15,13 +15,13 @@ from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
 from byzflower.clients.legacy import LegacyClient
-from byzflower.clients.recommender import RecommenderClient, answer_users
-from byzflower.clients.recommender_moments import MomentsRecommenderClient, fit_users
-from byzflower.clients.recommender_settings import RECOMMENDATION, RecommenderSettings
+from byzflower.clients.recommender.client import RecommenderClient, answer_users
+from byzflower.clients.recommender.moments import MomentsRecommenderClient, fit_users
+from byzflower.clients.recommender.settings import RECOMMENDATION, RecommenderSettings
 from byzflower.clients.settings import SETTINGS, ClientSettings
 from byzflower.clients.sparse import TopKClient
+from byzflower.flower.compat import array_view, records_of
 from byzflower.uploads.base import CLIENT_IDS
-from byzflower.uploads.flower_compat import array_view, records_of
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
 # What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.

@@ -10,12 +10,12 @@ from flwr.client import NumPyClient
 from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
-from byzflower.clients import training
+from byzflower.clients import trainer
 from byzflower.clients.memory import keep, recall
 from byzflower.clients.moments import Broadcast
 from byzflower.clients.settings import ClientSettings, training_data
-from byzflower.randomness import numpy_generator
-from byzflower.threads import one_thread
+from byzflower.numerics.randomness import numpy_generator
+from byzflower.numerics.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.optimizers import OPTIMIZER
@@ -70,13 +70,13 @@ class BenignClient(NumPyClient):
         model = self._loaded(parameters).model
         x, y = self.dataset.train(self.indices)
         with one_thread():
-            scores = training.evaluate(model, x.to(self.device), y.to(self.device))
+            scores = trainer.evaluate(model, x.to(self.device), y.to(self.device))
         loss = scores.pop("loss")
         return loss, len(self.indices), {CLIENT_ID: self.client_id, **scores}
 
     # -- what a Byzantine client changes -----------------------------------------------------------
 
-    def poison(self, batch: training.Batch, server_round: int) -> training.Batch:
+    def poison(self, batch: trainer.Batch, server_round: int) -> trainer.Batch:
         """Change a training batch; an honest client does not."""
         return batch
 
@@ -108,18 +108,18 @@ class BenignClient(NumPyClient):
         layout = space.layout
         batches = self._batches(server_round)
         if config.get("upload", "weights") == "weights":
-            loss = training.train_weights(space, batches, self.settings)
+            loss = trainer.train_weights(space, batches, self.settings)
             trained = space.arrays()
             if not self.settings.local_momentum and not self.corrupts(server_round):
                 return trained, loss
             before = layout.row(parameters)
             row = before - layout.row(trained)
             return layout.arrays(before - self._altered(row, parameters, layout, server_round)), loss
-        gradients, loss = training.mean_gradient(space, batches, self.settings)
+        gradients, loss = trainer.mean_gradient(space, batches, self.settings)
         row = np.empty(layout.width, layout.row_dtype)
         if layout.num_buffers:  # batch norm has updated its statistics
             row[layout.d :] = (layout.row(parameters) - layout.row(space.arrays()))[layout.d :]
-        row[: layout.d] = training.gradient_row(gradients, layout)
+        row[: layout.d] = trainer.gradient_row(gradients, layout)
         return layout.arrays(self._altered(row, parameters, layout, server_round)), loss
 
     def _stepped(
@@ -129,8 +129,8 @@ class BenignClient(NumPyClient):
         layout = self._space().layout
         broadcast = Broadcast.read(layout, parameters, config)
         space = self._loaded(parameters[: len(layout.names)])
-        gradients, loss = training.mean_gradient(space, self._batches(server_round), self.settings)
-        gradient = training.gradient_row(gradients, layout)
+        gradients, loss = trainer.mean_gradient(space, self._batches(server_round), self.settings)
+        gradient = trainer.gradient_row(gradients, layout)
         if self.corrupts(server_round):
             gradient = self.corrupt(gradient, broadcast.state.numpy(), layout, server_round)
         return broadcast.stepped(gradient, layout.row(space.arrays())[layout.d :]), loss
@@ -156,8 +156,8 @@ class BenignClient(NumPyClient):
             gradient += before * gradient.dtype.type(beta)
         keep(self.state, _MOMENTUM, self.client_id, gradient.copy())
 
-    def _space(self) -> training.Workspace:
-        return training.workspace(
+    def _space(self) -> trainer.Workspace:
+        return trainer.workspace(
             self.settings.model,
             self.dataset.input_shape,
             self.dataset.num_classes,
@@ -165,13 +165,13 @@ class BenignClient(NumPyClient):
             self.settings.model_options,
         )
 
-    def _loaded(self, parameters: NDArrays) -> training.Workspace:
+    def _loaded(self, parameters: NDArrays) -> trainer.Workspace:
         space = self._space()
         space.load(parameters)
         return space
 
-    def _batches(self, server_round: int) -> training.Batches:
+    def _batches(self, server_round: int) -> trainer.Batches:
         random = numpy_generator(self.settings.seed, "batches", server_round, self.client_id)
-        for positions in training.batch_indices(len(self.indices), self.settings, random):
+        for positions in trainer.batch_indices(len(self.indices), self.settings, random):
             x, y = self.poison(self.dataset.train(self.indices[positions]), server_round)
             yield x.to(self.device), y.to(self.device)

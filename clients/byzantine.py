@@ -19,8 +19,8 @@ from byzflower.attacks import (
 )
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.settings import ClientSettings
-from byzflower.clients.training import Batch
-from byzflower.randomness import torch_generator
+from byzflower.clients.trainer import Batch
+from byzflower.numerics.randomness import torch_generator
 from byzflower.uploads.layout import Layout
 
 

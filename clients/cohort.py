@@ -12,13 +12,14 @@ from flwr.client import NumPyClient
 from flwr.common import MetricRecord, NDArrays, RecordDict, log
 
 from byzflower.clients.sparse import TopKClient
+from byzflower.flower.compat import array_record
+from byzflower.flower.text import error_text, plain
+from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected, Upload, number
+from byzflower.uploads.codec import MAX_METRICS, MAX_NAME, encode_upload, most_have
 from byzflower.uploads.dense import DenseUpload
-from byzflower.uploads.flower_compat import array_record
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import MAX_METRICS, MAX_NAME, encode_upload, most_have
-from byzflower.uploads.text import error_text, plain
-from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, Packs, SparseModel, TopKUpload, array_names
+from byzflower.uploads.topk import PACK_SIZE, SparseModel, TopKUpload, array_names
 
 ClientFactory = Callable[[int], NumPyClient]
 

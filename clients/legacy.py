@@ -19,7 +19,7 @@ from flwr.common import (
 )
 from numpy.typing import NDArray
 
-from byzflower.uploads.flower_compat import npy_view
+from byzflower.flower.compat import npy_view
 
 _OK = Status(Code.OK, "Success")
 

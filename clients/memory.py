@@ -6,7 +6,7 @@ import numpy as np
 from flwr.common import ArrayRecord, RecordDict
 from numpy.typing import NDArray
 
-from byzflower.uploads.flower_compat import MemoryArray, array_view, records_of
+from byzflower.flower.compat import MemoryArray, array_view, records_of
 
 
 def recall(state: RecordDict, name: str, client_id: int) -> NDArray[Any] | None:

@@ -9,7 +9,7 @@ from flwr.client import NumPyClient
 from flwr.common import NDArrays, Scalar
 from numpy.typing import NDArray
 
-from byzflower.clients.training import Workspace, gradient_row
+from byzflower.clients.trainer import Workspace, gradient_row
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.moments import COMPACT, MomentsLayout, MomentsUpload
 from byzflower.uploads.optimizers import OPTIMIZER, Optimizer

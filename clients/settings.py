@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
 from byzflower.datasets import FEEDBACK, Dataset, load_dataset, make_partition, partition_natural
-from byzflower.randomness import numpy_generator
+from byzflower.numerics.randomness import numpy_generator
 
 OptionValue = bool | int | float | str | None
 SETTINGS = "settings"

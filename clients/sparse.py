@@ -10,9 +10,10 @@ from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.clients.memory import keep, recall
+from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, Packs, SparseModel
+from byzflower.uploads.topk import PACK_SIZE, SparseModel
 
 Importance = Literal["update", "parameter"]
 _RESIDUAL = "topk-residual"

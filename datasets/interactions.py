@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.randomness import numpy_generator
+from byzflower.numerics.randomness import numpy_generator
 
 
 @dataclass(frozen=True)

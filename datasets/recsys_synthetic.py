@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.randomness import numpy_generator
+from byzflower.numerics.randomness import numpy_generator
 
 _TASTES = 8
 

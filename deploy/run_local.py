@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from certificates import Keys, at_least_one, make_keys
 
-from byzflower.uploads.flower_compat import deploys_over_grpc
+from byzflower.flower.compat import deploys_over_grpc
 
 _HOST = "127.0.0.1"
 _NAME = "local-deployment"

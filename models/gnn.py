@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from byzflower.models.mf import ITEMS, UserGradients, pulls
 from byzflower.models.profiles import Floats, Indices, Profiles
-from byzflower.randomness import numpy_generator
+from byzflower.numerics.randomness import numpy_generator
 
 _LAYERS = ("self1", "neighbour1", "self2", "neighbour2")
 

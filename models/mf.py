@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from byzflower.models.profiles import Floats, Indices, Profiles
-from byzflower.randomness import numpy_generator
+from byzflower.numerics.randomness import numpy_generator
 
 ITEMS = "items"
 # Rows worked on at a time: with 32 columns they stay in the L2 cache.

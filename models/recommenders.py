@@ -1,9 +1,9 @@
 """Recommenders by name, in two kinds: by what clients do not share.
 
 Stateless ones (`StatelessRecommender`: FISM, FMF) know a user by its items alone. Their clients take a step
-of the server's optimizer and upload moments (`byzflower.clients.recommender_moments`). Personal ones (MF,
+of the server's optimizer and upload moments (`byzflower.clients.recommender.moments`). Personal ones (MF,
 GNN) have an embedding per user that never leaves the client, who uploads gradients of the items
-(`byzflower.clients.recommender`).
+(`byzflower.clients.recommender.client`).
 """
 
 from collections.abc import Callable, Mapping

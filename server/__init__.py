@@ -1,8 +1,8 @@
 """Server side: configuration, adversary, engines, evaluation, results and the command line."""
 
-from byzflower.server.adversary import Adversary
-from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.inline import InlineGrid
-from byzflower.server.legacy_adversary import LegacyAdversary
+from byzflower.server.adversary.base import Adversary
+from byzflower.server.adversary.legacy import LegacyAdversary
+from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.engines.inline import InlineGrid
 
 __all__ = ["Adversary", "ConfigError", "InlineGrid", "LegacyAdversary", "RunConfig"]

@@ -6,9 +6,9 @@ from flwr.common import Context
 from flwr.server import Grid
 from flwr.serverapp import ServerApp
 
+from byzflower.server.config.tasks import config_from_flower
 from byzflower.server.federation import federation
 from byzflower.server.recorder import Record, Recorder
-from byzflower.server.tasks import config_from_flower
 
 app = ServerApp()
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from byzflower.clients import training
+from byzflower.clients import trainer
 from byzflower.datasets import Dataset
 
 
@@ -31,11 +31,9 @@ class ServerEvaluation:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         x, y = dataset.test()
         self._x, self._y = x.to(self.device), y.to(self.device)
-        self._space = training.workspace(
-            model, dataset.input_shape, dataset.num_classes, self.device, options
-        )
+        self._space = trainer.workspace(model, dataset.input_shape, dataset.num_classes, self.device, options)
 
     def __call__(self, arrays: Sequence[NDArray[Any]]) -> dict[str, float]:
         """Return loss, top-1 ("accuracy") and top-5 accuracy in [0, 1] of a model's arrays."""
         self._space.load(arrays)
-        return training.evaluate(self._space.model, self._x, self._y)
+        return trainer.evaluate(self._space.model, self._x, self._y)

@@ -17,21 +17,20 @@ from flwr.serverapp.strategy import Strategy
 from numpy.typing import NDArray
 
 from byzflower.clients.settings import SETTINGS
-from byzflower.server.adversary import Adversary
+from byzflower.flower.compat import array_record, array_view, poll_often, records_of
+from byzflower.flower.guarded import guarded
+from byzflower.server.adversary.base import Adversary
+from byzflower.server.adversary.diagnostics import principal_plane, vulnerability
+from byzflower.server.adversary.items import ItemAdversary
 from byzflower.server.beginning import beginning
-from byzflower.server.config import RunConfig
-from byzflower.server.diagnostics import principal_plane, vulnerability
-from byzflower.server.item_adversary import ItemAdversary
-from byzflower.server.plots import save_similarity
-from byzflower.server.recommendation import RecommendationConfig
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.config.recommendation import RecommendationConfig
+from byzflower.server.config.tasks import Config
 from byzflower.server.recorder import Checkpoint, Record, Recorder, detection, naming
-from byzflower.server.tasks import Config
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
-from byzflower.strategies.nodes import wait_for_nodes
-from byzflower.uploads.exchange import guarded
-from byzflower.uploads.flower_compat import array_record, array_view, poll_often, records_of
+from byzflower.strategies.sampling import wait_for_nodes
 from byzflower.uploads.roster import assign_clients
 
 OnRound = Callable[[Record], None]
@@ -154,7 +153,7 @@ class Federation(ABC):
                     self._checkpoint(server_round, grid)
         if isinstance(self.strategy, Adversary) and self.strategy.similarity is not None:
             with naming(self.recorder.folder):
-                save_similarity(self.strategy.similarity, self.config.byzantine_ids(), self.recorder.folder)
+                self.strategy.similarity.save(self.recorder.folder)
         return Outcome(self.recorder.finish(self.names, self.arrays), self.recorder)
 
     def _is_scored(self, server_round: int) -> bool:

@@ -18,8 +18,8 @@ import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from byzflower.server.config import ConfigError
-from byzflower.server.tasks import Config
+from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.tasks import Config
 
 Record = dict[str, Any]
 RESULT, ROUNDS, MODEL = "result.json", "rounds.jsonl", "model.pt"

@@ -6,7 +6,7 @@ from flwr.common import NDArrays, Scalar
 
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.settings import ClientSettings
-from byzflower.randomness import seed_for
+from byzflower.numerics.randomness import seed_for
 
 
 def make_root_upload(

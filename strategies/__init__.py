@@ -1,5 +1,7 @@
 """Robust aggregation rules, each a pure function on (n, d) tensors and a Flower Strategy."""
 
+from byzflower.numerics.packed_rows import PackedRows
+from byzflower.numerics.rows import Rows, TooFewClients
 from byzflower.strategies.aksel import Aksel, aksel
 from byzflower.strategies.arfrs import AGRFRS, ARFRS, RRFRS, SRFRS, MomentsStrategy
 from byzflower.strategies.base import RobustStrategy, TooManySkippedRounds
@@ -22,7 +24,6 @@ from byzflower.strategies.monna import MoNNA, monna
 from byzflower.strategies.multi_krum import MultiKrum, multi_krum
 from byzflower.strategies.norm_clipping import NormClipping, norm_clipping
 from byzflower.strategies.norm_trimmed_mean import NormTrimmedMean, norm_trimmed_mean
-from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.pre_aggregation import (
     PRE_AGGREGATIONS,
     AdaptiveClip,
@@ -36,7 +37,6 @@ from byzflower.strategies.rbtm import RBTM, rbtm
 from byzflower.strategies.record import RoundRecord
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.robust_dpfl import RobustDPFL, robust_dpfl
-from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.safesparse import SafeSparse, safe_sparse
 from byzflower.strategies.sign_guard import SignGuard, sign_guard
 from byzflower.strategies.sign_majority import SignMajority, sign_majority

@@ -11,12 +11,12 @@ from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.server import Grid
 from numpy.typing import NDArray
 
+from byzflower.flower.compat import array_record, array_view
+from byzflower.numerics.rows import Rows, TooFewClients
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import AggregationResult, NumByzantine, capped_weights, check, uniform_over
-from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.stack import Stacked
 from byzflower.uploads.base import Rejection, Upload
-from byzflower.uploads.flower_compat import array_record, array_view
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.moments import MomentsLayout, MomentsUpload, moments_layout
 from byzflower.uploads.optimizers import AdaGrad, Adam, MomentumSGD, Optimizer, RMSProp

@@ -14,12 +14,16 @@ from flwr.server import Grid
 from flwr.serverapp import strategy as flwr_strategy
 from numpy.typing import NDArray
 
-from byzflower import memory
-from byzflower.randomness import numpy_generator, seed_for
-from byzflower.strategies.columns import column_median
+from byzflower.flower.compat import array_record, array_view, wire_bytes
+from byzflower.flower.guarded import guarded
+from byzflower.numerics import memory
+from byzflower.numerics.columns import column_median
+from byzflower.numerics.packed_rows import PackedRows, over_contributors
+from byzflower.numerics.packs import DEFAULT_PACK_SIZE
+from byzflower.numerics.randomness import numpy_generator, seed_for
+from byzflower.numerics.rows import Rows, TooFewClients
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.leeway import hold_back
-from byzflower.strategies.nodes import wait_for_nodes
-from byzflower.strategies.packs import PackedRows, over_contributors
 from byzflower.strategies.pre_aggregation import PreAggregation
 from byzflower.strategies.record import RoundRecord
 from byzflower.strategies.result import (
@@ -30,9 +34,8 @@ from byzflower.strategies.result import (
     count_byzantine,
 )
 from byzflower.strategies.result import check as _check
-from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.strategies.sampling import wait_for_nodes
 from byzflower.strategies.stack import is_held, misfits, stack
-from byzflower.threads import one_thread
 from byzflower.uploads.base import (
     CLIENT_IDS,
     Ignored,
@@ -41,13 +44,11 @@ from byzflower.uploads.base import (
     UploadFormat,
     can_be_averaged,
 )
+from byzflower.uploads.codec import collect_evaluations, collect_uploads, most_have
 from byzflower.uploads.dense import DenseUpload
-from byzflower.uploads.exchange import guarded
-from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.reply import collect_evaluations, collect_uploads, most_have
 from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Roster
-from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat
+from byzflower.uploads.topk import PACK_SIZE, TopKFormat
 
 UploadMode = Literal["weights", "gradient", "topk"]
 Densify = Literal["zero", "contributors"]

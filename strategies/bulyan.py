@@ -2,12 +2,12 @@
 
 import torch
 
+from byzflower.numerics.columns import mean_around_median
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import BoundedStrategy
-from byzflower.strategies.columns import mean_around_median
 from byzflower.strategies.krum import best_rows, nearest_sums
 from byzflower.strategies.result import AggregationResult, Gradients, check_num_byzantine, require
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 
 @one_thread()

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
+from byzflower.numerics.distances import gram_about_mixture
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import BoundedStrategy
-from byzflower.strategies.distances import gram_about_mixture
 from byzflower.strategies.result import AggregationResult, Gradients, check_num_byzantine, require
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 # From so many rows on, finding the top eigenvector alone beats finding all.
 _MANY_ROWS = 200

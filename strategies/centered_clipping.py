@@ -4,12 +4,12 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.distances import distances_to_mixture, with_point
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RememberingStrategy, StrategyOptions
-from byzflower.strategies.distances import distances_to_mixture, with_point
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 
 @one_thread()

@@ -5,7 +5,9 @@ from typing import Unpack
 
 import torch
 
-from byzflower.randomness import torch_generator
+from byzflower.numerics.randomness import torch_generator
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.krum import best_rows
 from byzflower.strategies.result import (
@@ -17,8 +19,6 @@ from byzflower.strategies.result import (
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 
 @one_thread()

@@ -2,10 +2,10 @@
 
 import torch
 
+from byzflower.numerics.packed_rows import PackedRows, mean_of_contributors
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy
-from byzflower.strategies.packs import PackedRows, mean_of_contributors
 from byzflower.strategies.result import AggregationResult, Gradients
-from byzflower.strategies.rows import Rows
 
 
 def mean(gradients: Gradients, weights: torch.Tensor | None = None) -> AggregationResult:

@@ -2,9 +2,9 @@
 
 import torch
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.result import AggregationResult, Gradients, average, require
-from byzflower.strategies.rows import Rows
 
 
 def fedsign(gradients: Gradients, weights: torch.Tensor | None = None) -> AggregationResult:

@@ -6,11 +6,11 @@ import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.layers import split_layers
 from byzflower.strategies.result import AggregationResult, Gradients, average, require
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 
 @one_thread()

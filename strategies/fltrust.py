@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.numerics.rows import Rows, TooFewClients
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import AggregationResult, Gradients, check
-from byzflower.strategies.rows import Rows, TooFewClients
-from byzflower.threads import one_thread
 
 RootUpload = Callable[[int, list[NDArray[Any]]], Sequence[NDArray[Any]]]
 

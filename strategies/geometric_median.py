@@ -4,12 +4,12 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.distances import distances_to_mixture
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.distances import distances_to_mixture
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 # A step this short, relative to the rows' distances, is the last; so is that of this number.
 TOLERANCE = 1e-6

@@ -2,6 +2,8 @@
 
 import torch
 
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import BoundedStrategy
 from byzflower.strategies.result import (
     AggregationResult,
@@ -10,8 +12,6 @@ from byzflower.strategies.result import (
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 
 def krum_scores(distances: torch.Tensor, num_byzantine: int) -> torch.Tensor:

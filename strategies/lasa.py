@@ -5,12 +5,12 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.columns import count_signs, middle_value
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.columns import count_signs, middle_value
 from byzflower.strategies.layers import combine_layers, split_layers
 from byzflower.strategies.pre_aggregation import Sparsify
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
-from byzflower.strategies.rows import Rows
 
 # Makes the median absolute deviation estimate a normal distribution's standard deviation.
 _MAD_TO_STD = 1.4826

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.result import AggregationResult, check
-from byzflower.strategies.rows import Rows
 
 
 def split_layers(rows: Rows, layers: Sequence[slice]) -> list[Rows]:

@@ -8,10 +8,9 @@ clients of the largest that each sent. It has no unit, and no minority of the cl
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from byzflower.strategies.packs import PackedRows
+from byzflower.numerics.packed_rows import PackedRows
 from byzflower.strategies.result import AggregationResult
 
 LEEWAY = 100.0

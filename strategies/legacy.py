@@ -24,6 +24,8 @@ from flwr.server.client_proxy import ClientProxy
 from flwr.server.strategy import FedAvg as LegacyFedAvg
 from flwr.server.strategy.aggregate import weighted_loss_avg
 
+from byzflower.flower.compat import DecodeError, npy_view
+from byzflower.flower.text import error_text, plain, quoted
 from byzflower.strategies.base import RobustStrategy
 from byzflower.uploads.base import (
     CLIENT_ID,
@@ -36,10 +38,8 @@ from byzflower.uploads.base import (
     is_client_id,
     number,
 )
-from byzflower.uploads.flower_compat import DecodeError, npy_view
-from byzflower.uploads.reply import most_have
+from byzflower.uploads.codec import most_have
 from byzflower.uploads.roster import ReplyFault, Said
-from byzflower.uploads.text import error_text, plain, quoted
 
 _NOBODY = -1  # Flower does not say whose an exception is
 

@@ -4,6 +4,9 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.subsets import cheapest_subset
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import (
     AggregationResult,
@@ -14,9 +17,6 @@ from byzflower.strategies.result import (
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
-from byzflower.strategies.subsets import cheapest_subset
-from byzflower.threads import one_thread
 
 
 @one_thread()

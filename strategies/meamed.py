@@ -2,10 +2,10 @@
 
 import torch
 
+from byzflower.numerics.columns import mean_around_median
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import BoundedStrategy
-from byzflower.strategies.columns import mean_around_median
 from byzflower.strategies.result import AggregationResult, Gradients, check_num_byzantine, require
-from byzflower.strategies.rows import Rows
 
 
 def meamed(gradients: Gradients, num_byzantine: int) -> AggregationResult:

@@ -2,10 +2,10 @@
 
 import torch
 
+from byzflower.numerics.columns import column_median
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy
-from byzflower.strategies.columns import column_median
 from byzflower.strategies.result import AggregationResult, Gradients
-from byzflower.strategies.rows import Rows
 
 
 def median(gradients: Gradients) -> AggregationResult:

@@ -4,8 +4,9 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.columns import column_median
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.columns import column_median
 from byzflower.strategies.krum import best_rows
 from byzflower.strategies.result import (
     AggregationResult,
@@ -16,7 +17,6 @@ from byzflower.strategies.result import (
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
 
 
 def monna(gradients: Gradients, num_byzantine: int, trusted: int | None = None) -> AggregationResult:

@@ -4,6 +4,8 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.krum import best_rows, krum_scores
 from byzflower.strategies.result import (
@@ -15,8 +17,6 @@ from byzflower.strategies.result import (
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
-from byzflower.threads import one_thread
 
 
 @one_thread()

@@ -4,10 +4,10 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
-from byzflower.strategies.rows import Rows
 
 
 def norm_clipping(gradients: Gradients, max_norm: float) -> AggregationResult:

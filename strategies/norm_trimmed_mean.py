@@ -2,10 +2,10 @@
 
 import torch
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import BoundedStrategy
 from byzflower.strategies.krum import best_rows
 from byzflower.strategies.result import AggregationResult, Gradients, average, check_num_byzantine, require
-from byzflower.strategies.rows import Rows
 
 
 def norm_trimmed_mean(

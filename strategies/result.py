@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from byzflower.strategies.rows import Rows, TooFewClients
+from byzflower.numerics.rows import Rows, TooFewClients
 
 NumByzantine = int | float
 Gradients = torch.Tensor | Rows

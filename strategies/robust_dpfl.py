@@ -2,10 +2,10 @@
 
 import torch
 
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import Scratch
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.result import AggregationResult, Gradients, average, require
-from byzflower.strategies.rows import Rows
-from byzflower.threads import Scratch
 
 
 def robust_dpfl(gradients: Gradients, weights: torch.Tensor | None = None) -> AggregationResult:

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.cluster import DBSCAN
 
+from byzflower.numerics.columns import middle_value
+from byzflower.numerics.packed_rows import PackedRows, mean_of_contributors
+from byzflower.numerics.packs import DEFAULT_PACK_SIZE
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.columns import middle_value
-from byzflower.strategies.packs import PackedRows, mean_of_contributors
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
-from byzflower.strategies.rows import Rows
-from byzflower.uploads.topk import DEFAULT_PACK_SIZE
 
 # Means of equal scores or distances may differ from them in the last bit; and eps must be positive.
 _ROUNDING, _TINY = 1 + 1e-12, 1e-12

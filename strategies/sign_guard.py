@@ -5,13 +5,13 @@ from typing import Unpack
 import numpy as np
 import torch
 
-from byzflower.randomness import torch_generator
+from byzflower.numerics.columns import count_signs, middle_value
+from byzflower.numerics.randomness import torch_generator
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import map_blocks, one_thread
 from byzflower.strategies.base import RememberingStrategy, StrategyOptions
-from byzflower.strategies.columns import count_signs, middle_value
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
-from byzflower.strategies.rows import Rows
-from byzflower.threads import map_blocks, one_thread
 
 _SAMPLED_COLUMNS = 1 << 13
 # Mean shift needs a bandwidth; half of the distances being zero would give none.

@@ -4,9 +4,9 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import AggregationResult, Gradients, check
-from byzflower.strategies.rows import Rows
 
 
 def sign_majority(gradients: Gradients, step: float = 1.0) -> AggregationResult:

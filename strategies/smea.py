@@ -2,7 +2,10 @@
 
 import torch
 
-from byzflower.strategies.distances import gram_about_mixture
+from byzflower.numerics.distances import gram_about_mixture
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.subsets import cheapest_subset
+from byzflower.numerics.threads import one_thread
 from byzflower.strategies.mda import MDA
 from byzflower.strategies.result import (
     AggregationResult,
@@ -12,9 +15,6 @@ from byzflower.strategies.result import (
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
-from byzflower.strategies.subsets import cheapest_subset
-from byzflower.threads import one_thread
 
 # The time of eigenvalues grows with the cube of the rows: a larger subset counts as so many of this size.
 _ROWS = 64

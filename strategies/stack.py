@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.strategies.packs import PackedRows
+from byzflower.numerics.packed_rows import PackedRows
+from byzflower.numerics.threads import map_blocks, subnormals_as_zero
 from byzflower.strategies.result import Gradients
-from byzflower.threads import map_blocks, subnormals_as_zero
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout

@@ -2,15 +2,15 @@
 
 import torch
 
+from byzflower.numerics.columns import mean_of_middle
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import BoundedStrategy
-from byzflower.strategies.columns import mean_of_middle
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,
     check_num_byzantine,
     require,
 )
-from byzflower.strategies.rows import Rows
 
 
 def trimmed_mean(gradients: Gradients, num_byzantine: int) -> AggregationResult:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from byzflower.attacks import ATTACKS
-from byzflower.server.config import RunConfig
-from byzflower.server.simulation import simulate
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.simulation import simulate
 from byzflower.strategies import STRATEGIES
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from byzflower.flower.text import plain, quoted
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.text import plain, quoted
 
 CLIENT_ID = "client-id"
 CLIENT_IDS = "client-ids"

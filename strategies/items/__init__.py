@@ -1,5 +1,6 @@
 """Rules for recommenders: every item's rows are an aggregation of their own."""
 
+from byzflower.numerics.item_rows import ItemRows
 from byzflower.strategies.items.base import ItemResult, ItemStrategy
 from byzflower.strategies.items.centered_clipping import ItemCenteredClipping, item_centered_clipping
 from byzflower.strategies.items.krum import ItemKrum
@@ -8,7 +9,6 @@ from byzflower.strategies.items.median import ItemMedian
 from byzflower.strategies.items.multi_krum import ItemMultiKrum
 from byzflower.strategies.items.norm import ItemNorm, item_norm_clipping
 from byzflower.strategies.items.rfa import ItemRFA, item_geometric_median
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.items.trimmed_mean import ItemTrimmedMean, item_trimmed_mean
 
 ITEM_STRATEGIES: dict[str, type[ItemStrategy]] = {

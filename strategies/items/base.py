@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.numerics.item_rows import ItemRows, view_of
+from byzflower.numerics.rows import TooFewClients
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.items.rows import ItemRows, view_of
 from byzflower.strategies.leeway import longest_step, too_long
 from byzflower.strategies.result import check
-from byzflower.strategies.rows import TooFewClients
 from byzflower.strategies.stack import MAX_NORM, fault, is_held, row_norms
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.items import ItemUpload, join

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.centered_clipping import _check_options, centered_clipping
 from byzflower.strategies.items.base import ItemOptions, ItemResult, ItemStrategy
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
 
 
 def item_centered_clipping(

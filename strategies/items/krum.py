@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.strategies.columns import column_median
+from byzflower.numerics.columns import column_median
+from byzflower.numerics.item_distances import ItemDistances
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.order_statistics import order_statistics, sorts_fast
+from byzflower.numerics.rows import Rows
+from byzflower.numerics.threads import map_blocks
 from byzflower.strategies.items.base import Convention, ItemResult
 from byzflower.strategies.items.bounded import FALLBACK, BoundedItemStrategy
-from byzflower.strategies.items.distances import ItemDistances
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.krum import krum
-from byzflower.strategies.order_statistics import order_statistics, sorts_fast
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
-from byzflower.threads import map_blocks
 
 # Distances worked on at a time, in each thread: they stay in the L2 cache.
 _BLOCK_DISTANCES = 1 << 16

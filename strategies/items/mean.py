@@ -2,11 +2,11 @@
 
 import torch
 
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.fedavg import mean
 from byzflower.strategies.items.base import ItemResult, ItemStrategy
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
 
 
 class ItemMean(ItemStrategy):

@@ -2,12 +2,12 @@
 
 import torch
 
-from byzflower.strategies.columns import column_median
+from byzflower.numerics.columns import column_median
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.items.base import ItemResult, ItemStrategy
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.median import median
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
 
 
 class ItemMedian(ItemStrategy):

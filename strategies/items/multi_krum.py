@@ -2,13 +2,13 @@
 
 import torch
 
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.items.base import ItemResult
 from byzflower.strategies.items.bounded import BoundedItemStrategy
 from byzflower.strategies.items.krum import select_rows
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.multi_krum import multi_krum
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
 
 
 class ItemMultiKrum(BoundedItemStrategy):

@@ -4,12 +4,12 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.items.base import ItemOptions, ItemResult, ItemStrategy
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.norm_clipping import norm_clipping
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, check
-from byzflower.strategies.rows import Rows
 
 
 def item_norm_clipping(rows: ItemRows, max_norm: float) -> ItemResult:

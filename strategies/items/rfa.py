@@ -4,12 +4,11 @@ from typing import Unpack
 
 import torch
 
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.geometric_median import TOLERANCE, check_options, geometric_median
 from byzflower.strategies.items.base import ItemOptions, ItemResult, ItemStrategy
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
-
 
 # Enough for the farthest rows of four attackers among nine.
 _MOST_STEPS = 1000

@@ -2,12 +2,12 @@
 
 import torch
 
-from byzflower.strategies.columns import column_median, mean_around_median, mean_of_middle
+from byzflower.numerics.columns import column_median, mean_around_median, mean_of_middle
+from byzflower.numerics.item_rows import ItemRows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.items.base import Convention, ItemResult
 from byzflower.strategies.items.bounded import FALLBACK, BoundedItemStrategy
-from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.rows import Rows
 from byzflower.strategies.trimmed_mean import trimmed_mean
 
 

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.pre_aggregation.base import PreAggregation, clipped, resolve_byzantine
 from byzflower.strategies.result import NumByzantine, require
-from byzflower.strategies.rows import Rows
 
 
 @dataclass(frozen=True)

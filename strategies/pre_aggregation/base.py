@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 
 import torch
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.result import NumByzantine, count_byzantine
-from byzflower.strategies.rows import Rows
 
 
 class PreAggregation(ABC):

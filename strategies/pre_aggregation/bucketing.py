@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from byzflower.randomness import torch_generator
+from byzflower.numerics.randomness import torch_generator
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.pre_aggregation.base import PreAggregation
 from byzflower.strategies.result import NumByzantine, check
-from byzflower.strategies.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.pre_aggregation.base import PreAggregation, clipped
 from byzflower.strategies.result import NumByzantine, check
-from byzflower.strategies.rows import Rows
 
 
 @dataclass(frozen=True)

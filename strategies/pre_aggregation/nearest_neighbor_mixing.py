@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from byzflower.strategies.distances import nearest_rows
+from byzflower.numerics.distances import nearest_rows
+from byzflower.numerics.rows import Rows
 from byzflower.strategies.pre_aggregation.base import PreAggregation, resolve_byzantine
 from byzflower.strategies.result import NumByzantine, require
-from byzflower.strategies.rows import Rows
 
 
 @dataclass(frozen=True)

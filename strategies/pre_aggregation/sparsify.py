@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from byzflower.strategies.order_statistics import order_statistics
+from byzflower.numerics.order_statistics import order_statistics
+from byzflower.numerics.rows import Columns, Rows
+from byzflower.numerics.threads import map_blocks
 from byzflower.strategies.pre_aggregation.base import PreAggregation
 from byzflower.strategies.result import NumByzantine, check
-from byzflower.strategies.rows import Columns, Rows
-from byzflower.threads import map_blocks
 
 
 @dataclass(frozen=True)

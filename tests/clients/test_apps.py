@@ -15,9 +15,9 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from small import Target, model
 
 from byzflower.clients import cohort_client_app, numpy_client_app
+from byzflower.flower.compat import array_record
 from byzflower.server import InlineGrid
 from byzflower.strategies import FedAvg, LegacyStrategy, Median, MultiKrum
-from byzflower.uploads.flower_compat import array_record
 
 pytestmark = pytest.mark.compat
 

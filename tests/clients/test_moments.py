@@ -6,11 +6,11 @@ import torch
 from flwr.common import ConfigRecord
 
 from byzflower.clients import MomentsClient, numpy_client_app
-from byzflower.server.config import RunConfig
-from byzflower.server.inline import InlineGrid
-from byzflower.server.simulation import simulate
+from byzflower.flower.compat import array_record, array_view
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.inline import InlineGrid
+from byzflower.server.engines.simulation import simulate
 from byzflower.strategies import AGRFRS, ARFRS, RRFRS, SRFRS, FedAvg
-from byzflower.uploads.flower_compat import array_record, array_view
 
 pytestmark = pytest.mark.compat
 

@@ -4,14 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from flower import plain_reply
 from flwr.common import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 from byzflower.attacks import Scaling
 from byzflower.clients import BenignClient, ByzantineClient, ClientSettings
 from byzflower.clients.app import app
+from byzflower.flower.compat import array_record, set_message_id, set_message_origin
 from byzflower.models import build_model
-from byzflower.uploads.flower_compat import array_record, set_message_id, set_message_origin
+from flower import plain_reply
 
 pytestmark = pytest.mark.compat
 

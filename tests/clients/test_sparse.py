@@ -10,12 +10,12 @@ from flwr.server.client_manager import SimpleClientManager
 from small import Target, model
 
 from byzflower.clients import TopKClient, cohort_client_app
+from byzflower.flower.compat import array_record
 from byzflower.server import InlineGrid
-from byzflower.server.config import RunConfig
-from byzflower.server.simulation import simulate
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.simulation import simulate
 from byzflower.strategies import FedAvg, LegacyStrategy, Median, SafeSparse
 from byzflower.uploads import Layout
-from byzflower.uploads.flower_compat import array_record
 
 pytestmark = pytest.mark.compat
 
@@ -213,7 +213,7 @@ def test_an_interrupted_run_remembers_residuals(tmp_path):
     ],
 )
 def test_mistakes_in_a_configuration_are_named(options, message):
-    from byzflower.server.config import ConfigError
+    from byzflower.server.config.classification import ConfigError
 
     with pytest.raises(ConfigError, match=message):
         RunConfig.make({**SMALL, **options})

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from processes import REPOSITORY, ended_deployment
 
-from byzflower.server.config import RunConfig
-from byzflower.server.simulation import simulate
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.simulation import simulate
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(500)]
 

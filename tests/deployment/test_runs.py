@@ -8,8 +8,8 @@ from certificates import make_keys
 from processes import REPOSITORY, ended_deployment, sessions
 from run_local import DeploymentError, tail
 
-from byzflower.server.simulation import simulate
-from byzflower.server.tasks import make_config
+from byzflower.server.config.tasks import make_config
+from byzflower.server.engines.simulation import simulate
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(400)]
 

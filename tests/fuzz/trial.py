@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from flwr.common import ConfigRecord
 
+from byzflower.flower.compat import array_record
 from byzflower.strategies import RobustStrategy, TooFewClients, TooManySkippedRounds
-from byzflower.uploads.flower_compat import array_record
 
 from .cases import Case
 from .checks import (

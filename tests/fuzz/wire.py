@@ -7,7 +7,7 @@ from flwr.common.serde import message_from_proto
 from flwr.proto import error_pb2, message_pb2
 from flwr.proto import recorddict_pb2 as pb
 
-from byzflower.uploads.flower_compat import enter_local_run, set_message_origin
+from byzflower.flower.compat import enter_local_run, set_message_origin
 
 from .content import ARRAYS, CONFIG, METRICS, Payload, Record, Reply
 

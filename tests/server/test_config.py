@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzflower.attacks import ALIE, IPM, Knowledge
-from byzflower.clients.recommender_settings import RecommenderSettings
+from byzflower.clients.recommender.settings import RecommenderSettings
 from byzflower.clients.settings import ClientSettings, parse_options
-from byzflower.server.config import ConfigError, RunConfig
-from byzflower.server.recommendation import RecommendationConfig
-from byzflower.server.tasks import config_from_flower
+from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.config.recommendation import RecommendationConfig
+from byzflower.server.config.tasks import config_from_flower
 from byzflower.strategies import Bucketing, Clip, NearestNeighborMixing
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,17 +8,17 @@ import pytest
 from apart import Apart
 from typer.testing import CliRunner
 
+from byzflower.cli.main import make_app
 from byzflower.clients.app import app
+from byzflower.experiments.report.results import load_report
+from byzflower.experiments.runner import is_done
 from byzflower.server import federation as federations
-from byzflower.server.cli import make_app
-from byzflower.server.config import ConfigError
+from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.tasks import make_config
+from byzflower.server.engines.inline import InlineGrid
+from byzflower.server.engines.simulation import simulate
 from byzflower.server.federation import federation
-from byzflower.server.inline import InlineGrid
 from byzflower.server.recorder import Recorder
-from byzflower.server.results import load_report
-from byzflower.server.runner import is_done
-from byzflower.server.simulation import simulate
-from byzflower.server.tasks import make_config
 
 ROUNDS, STOP = 6, 4
 OPTIONS = {

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byzflower.server.config import RunConfig
+from byzflower.server.config.classification import RunConfig
 from byzflower.server.federation import federation
 from byzflower.server.recorder import Recorder
 from byzflower.strategies.record import RoundRecord

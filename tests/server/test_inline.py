@@ -17,11 +17,11 @@ from small import Target, model
 from byzflower.clients import app as client_apps
 from byzflower.clients import cohort_client_app
 from byzflower.clients.cohort import evaluate_cohort, fit_cohort
+from byzflower.flower.compat import array_record
 from byzflower.server import InlineGrid
-from byzflower.server.simulation import simulate
-from byzflower.server.tasks import make_config
+from byzflower.server.config.tasks import make_config
+from byzflower.server.engines.simulation import simulate
 from byzflower.strategies import FedAvg, Median
-from byzflower.uploads.flower_compat import array_record
 
 pytestmark = pytest.mark.compat
 
@@ -219,7 +219,7 @@ import time
 from byzflower.clients import cohort_client_app
 from byzflower.server import InlineGrid
 from byzflower.strategies import Median
-from byzflower.uploads.flower_compat import array_record
+from byzflower.flower.compat import array_record
 from small import Target, model
 
 def slow(arrays):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from apart import Apart
 
-from byzflower.server.simulation import simulate
-from byzflower.server.tasks import make_config
+from byzflower.server.config.tasks import make_config
+from byzflower.server.engines.simulation import simulate
 
 ROUNDS = 24
 DIGITS = {"model": "mlp", "clients": 6, "byzantine": 2, "batches": 1, "strategy": "median", "attack": "alie"}

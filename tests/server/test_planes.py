@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from byzflower.server.config import RunConfig
-from byzflower.server.diagnostics import principal_plane
-from byzflower.server.figures import planes_picture, to_svg
-from byzflower.server.simulation import simulate
+from byzflower.experiments.report.figures import planes_picture, to_svg
+from byzflower.server.adversary.diagnostics import principal_plane
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.simulation import simulate
 
 
 def test_the_plane_is_that_of_principal_component_analysis():

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from byzflower.attacks.items import ITEM_ATTACKS
-from byzflower.clients.recommender import _profiles
-from byzflower.clients.recommender_settings import leave_one_out
-from byzflower.server.config import ConfigError
-from byzflower.server.simulation import simulate
-from byzflower.server.tasks import config_from_flower, make_config
-from byzflower.server.vulnerability import plot_popularity, vulnerability
+from byzflower.clients.recommender.client import _profiles
+from byzflower.clients.recommender.settings import leave_one_out
+from byzflower.experiments.report.vulnerability import plot_popularity, vulnerability
+from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.tasks import config_from_flower, make_config
+from byzflower.server.engines.simulation import simulate
 
 pytestmark = pytest.mark.compat
 
@@ -85,8 +85,8 @@ def test_a_stopped_run_goes_on_with_the_same_result(tmp_path):
             return self.left < 0
 
     from byzflower.clients.app import app
+    from byzflower.server.engines.inline import InlineGrid
     from byzflower.server.federation import federation
-    from byzflower.server.inline import InlineGrid
 
     whole = run(tmp_path / "whole", attack="spattack-o-s", server_optimizer="adam", rounds=4)
     config = make_config(
@@ -149,9 +149,9 @@ def test_a_table_that_never_moved_ranks_by_chance(tmp_path):
 
 def test_the_server_never_sees_a_user(tmp_path):
     from byzflower.clients.app import app
-    from byzflower.clients.recommender import USERS
+    from byzflower.clients.recommender.client import USERS
+    from byzflower.server.engines.inline import InlineGrid
     from byzflower.server.federation import federation
-    from byzflower.server.inline import InlineGrid
 
     seen = []
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from byzflower.datasets import Interactions
-from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.engines.simulation import simulate
 from byzflower.server.recommender_evaluation import rank_all_items
-from byzflower.server.simulation import simulate
 
 
 def table(rows, num_items):

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from byzflower.server.config import RunConfig
+from byzflower.server.config.classification import RunConfig
+from byzflower.server.engines.simulation import simulate
 from byzflower.server.recorder import (
     Checkpoint,
     Recorder,
@@ -25,7 +26,6 @@ from byzflower.server.recorder import (
     read_rounds,
     summarise,
 )
-from byzflower.server.simulation import simulate
 
 NAMES = ["w", "running_mean", "steps"]
 MODEL = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full(3, 0.5), np.array(77)]

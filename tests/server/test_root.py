@@ -5,9 +5,9 @@ import pytest
 
 from byzflower.clients.settings import ClientSettings
 from byzflower.models import build_model
-from byzflower.server.config import ConfigError, RunConfig
+from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.engines.simulation import simulate
 from byzflower.server.root import make_root_upload
-from byzflower.server.simulation import simulate
 
 SETTINGS = ClientSettings(clients=4, byzantine=2, attack="labelflip", epochs=1, local_momentum=0.5)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from flower import begin_round, plain_reply
 from flwr.common import ArrayRecord, ConfigRecord
 
+from byzflower.flower.compat import array_view, records_of
 from byzflower.strategies import (
     AGRFRS,
     ARFRS,
@@ -17,10 +17,10 @@ from byzflower.strategies import (
     multi_krum,
     norm_trimmed_mean,
 )
-from byzflower.uploads.flower_compat import array_view, records_of
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.moments import MomentsUpload, moments_layout
 from byzflower.uploads.optimizers import Optimizer
+from flower import begin_round, plain_reply
 
 pytestmark = pytest.mark.compat
 SIBLINGS = [ARFRS, SRFRS, AGRFRS, RRFRS]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flower import begin_round, plain_reply
 
 from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, TrimmedMean
+from flower import begin_round, plain_reply
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 

@@ -599,5 +599,5 @@ def test_gradient_modes_do_not_matter(rule):
 def test_the_number_of_cores_does_not_matter(rule, monkeypatch):
     x = torch.randn(60, 300_000, generator=torch.Generator().manual_seed(7))
     expected = RULES[rule](x, 5).gradient
-    monkeypatch.setattr("byzflower.threads.usable_cores", lambda: 1)
+    monkeypatch.setattr("byzflower.numerics.threads.usable_cores", lambda: 1)
     assert torch.equal(RULES[rule](x, 5).gradient, expected)

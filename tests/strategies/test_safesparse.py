@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from byzflower.numerics.packed_rows import mean_of_contributors, over_contributors
+from byzflower.numerics.rows import TooFewClients
 from byzflower.strategies import FedAvg, Median, MultiKrum, PackedRows, SafeSparse, TrimmedMean, safe_sparse
-from byzflower.strategies.packs import mean_of_contributors, over_contributors
-from byzflower.strategies.rows import TooFewClients
 from byzflower.strategies.safesparse import clip_scales, jaccard, sign_cosines
 
 

@@ -1,12 +1,12 @@
 """Which logical clients a round asks."""
 
 import pytest
-from flower import begin_round
 from small import model
 
-from byzflower.server.config import RunConfig
+from byzflower.server.config.classification import RunConfig
 from byzflower.strategies import Median
 from byzflower.uploads.base import CLIENT_IDS
+from flower import begin_round
 
 
 def asked(strategy, server_round, nodes=(3, 8)):

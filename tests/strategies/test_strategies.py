@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from flower import begin_round
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzflower.strategies import STRATEGIES, Clip, MomentsStrategy
 from byzflower.uploads.dense import DenseUpload
+from flower import begin_round
 
 MODEL = {"a": np.full((3, 4), 0.5, np.float32), "b": np.zeros(20, np.float32)}
 D = 32

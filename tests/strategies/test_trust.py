@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from flower import begin_round
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from byzflower.strategies import (
     sign_guard,
 )
 from byzflower.uploads.dense import DenseUpload
+from flower import begin_round
 
 LAYERS = (slice(0, 10), slice(10, 40), slice(40, 60))
 

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 # One process imports everything, once (also what torch's optimizers do late); each run is a fork of it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["byzflower.server.simulation", "torch._dynamo"])
+_CONTEXT.set_forkserver_preload(["byzflower.server.engines.simulation", "torch._dynamo"])
 
 
 class Apart:
@@ -44,9 +44,9 @@ class Apart:
 
 
 def _run(options, answer: Connection, most_bytes, powerless, fresh):
-    from byzflower.server.config import ConfigError
-    from byzflower.server.simulation import simulate
-    from byzflower.server.tasks import make_config
+    from byzflower.server.config.classification import ConfigError
+    from byzflower.server.config.tasks import make_config
+    from byzflower.server.engines.simulation import simulate
 
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))

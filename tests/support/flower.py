@@ -7,7 +7,7 @@ import numpy as np
 from flwr.common import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.server import Grid
 
-from byzflower.uploads.flower_compat import enter_local_run, set_message_id
+from byzflower.flower.compat import enter_local_run, set_message_id
 
 enter_local_run(1)
 

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import pytest
-from flower import begin_round, plain_reply, reply_from
 from flwr.common import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from flwr.common import Message as FlowerMessage
 from flwr.common.constant import ErrorCode
@@ -15,6 +14,7 @@ from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, TooManySkipped
 from byzflower.strategies.base import RoundTooLarge
 from byzflower.strategies.stack import stack_dense
 from byzflower.uploads import DenseUpload, Layout, encode_upload
+from flower import begin_round, plain_reply, reply_from
 
 pytestmark = pytest.mark.compat
 

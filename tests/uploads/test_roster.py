@@ -5,15 +5,15 @@ import time
 
 import numpy as np
 import pytest
-from flower import FixedGrid, begin_round, plain_reply, reply_from
 from flwr.common import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzflower.strategies import FedAvg, Median
 from byzflower.strategies.items import ItemMedian
-from byzflower.uploads.reply import FAILED
+from byzflower.uploads.codec import FAILED
 from byzflower.uploads.roster import ClaimRoster, Said
+from flower import FixedGrid, begin_round, plain_reply, reply_from
 
 pytestmark = pytest.mark.compat
 

@@ -5,17 +5,17 @@ import re
 
 import numpy as np
 import pytest
-from flower import begin_round, plain_reply, reply_from
 from flwr.common import RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzflower.clients.sparse import TopK, sparsify
+from byzflower.flower.compat import array_record, wire_bytes
 from byzflower.models import build_model
 from byzflower.strategies import FedAvg, SafeSparse
 from byzflower.uploads import Layout, Packs, SparseModel, TopKFormat, TopKUpload, encode_upload
-from byzflower.uploads.flower_compat import array_record, wire_bytes
-from byzflower.uploads.reply import decode_reply
+from byzflower.uploads.codec import decode_reply
+from flower import begin_round, plain_reply, reply_from
 
 pytestmark = pytest.mark.compat
 

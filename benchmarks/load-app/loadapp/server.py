@@ -11,8 +11,8 @@ from flwr.common import ConfigRecord, Context
 from flwr.server import Grid
 from flwr.serverapp import ServerApp
 
+from byzflower.flower.compat import array_record
 from byzflower.strategies import STRATEGIES
-from byzflower.uploads.flower_compat import array_record
 
 app = ServerApp()
 nobody = ClientApp()  # the nodes of this benchmark run no ClientApp

@@ -1,0 +1,1 @@
+"""Users of recommenders, as clients."""

@@ -1,0 +1,1 @@
+"""Many runs: recipes, grids, red teams, and what they show."""

@@ -1,0 +1,1 @@
+"""Flower's versions, transports and messages: nothing else asks which Flower runs."""

@@ -1,0 +1,1 @@
+"""Numbers and tensors: what knows neither Flower nor a federation."""

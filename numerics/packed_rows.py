@@ -1,0 +1,234 @@
+"""Rows of which every client sent some packs only, without a dense copy of what nobody sent."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
+from byzflower.numerics.rows import Columns, MatrixRows, Rows, TooFewClients
+from byzflower.numerics.threads import map_blocks, subnormals_as_zero
+
+# Scalars in a block when a pass makes few passes' worth of temporaries: 4 MiB of float32.
+_BLOCK_SCALARS = 1 << 20
+
+
+class PackedRows(Rows):
+    """The rows (reference - values) of n clients in the packs that each sent, 0 in the others.
+
+    Blocks are written out when they are asked for; nothing of the size n x d is kept.
+
+    Attributes:
+        packs: how a row is cut.
+        masks: (n, P) bool, the packs that each client sent.
+    """
+
+    def __init__(
+        self,
+        packs: Packs,
+        masks: NDArray[np.bool_],
+        values: Sequence[NDArray[Any]],
+        reference: NDArray[Any],
+        device: torch.device | None = None,
+    ) -> None:
+        """Take uploads as they came, as views.
+
+        Args:
+            packs: how a row is cut.
+            masks: (n, P).
+            values: n arrays, the values of the packs of the mask, in order.
+            reference: (d,) what they are subtracted from; its dtype is the rows'.
+            device: of the blocks.
+
+        Raises:
+            TooFewClients: no rows.
+        """
+        if len(masks) < 1:
+            raise TooFewClients(f"aggregation needs n >= 1, got n={len(masks)}")
+        self.packs, self.masks = packs, masks
+        self._values, self._reference = values, reference
+        self.n, self.d = len(masks), packs.d
+        self.dtype = torch.from_numpy(reference[:0]).dtype
+        self.device = device or torch.device("cpu")
+        self.num_clients = self.n
+        self._ranks = np.zeros((self.n, packs.count + 1), np.int64)
+        np.cumsum(masks, axis=1, out=self._ranks[:, 1:])
+
+    @classmethod
+    def of_matrix(
+        cls,
+        gradients: "torch.Tensor | Rows",
+        masks: torch.Tensor | None = None,
+        pack_size: int = DEFAULT_PACK_SIZE,
+    ) -> "PackedRows":
+        """Rows of an (n, d) matrix of which only the packs of (n, P) masks count (None: all).
+
+        Raises:
+            ValueError: masks of another shape.
+        """
+        rows = Rows.of(gradients)
+        if isinstance(rows, PackedRows):
+            return rows
+        packs, matrix = Packs(rows.d, pack_size), rows.matrix().cpu().numpy()
+        shape = (rows.n, packs.count)
+        sent = np.ones(shape, np.bool_) if masks is None else masks.cpu().numpy().astype(np.bool_)
+        if sent.shape != shape:
+            raise ValueError(f"masks have shape {sent.shape}, expected {shape}: n rows, ceil(d / pack_size)")
+        values = [-row[packs.columns(mask)] for row, mask in zip(matrix, sent, strict=True)]
+        return cls(packs, sent, values, np.zeros(rows.d, matrix.dtype), rows.device)
+
+    def take(self, indices: Sequence[int]) -> Self:
+        """The rows at these positions."""
+        values = [self._values[i] for i in indices]
+        return type(self)(self.packs, self.masks[list(indices)], values, self._reference, self.device)
+
+    def block(self, columns: Columns) -> torch.Tensor:
+        """See `Rows`."""
+        if isinstance(columns, slice):
+            first, last = columns.start // self.packs.size, -(-columns.stop // self.packs.size)
+            start = first * self.packs.size
+            values = self._write(first, last)[:, columns.start - start : columns.stop - start]
+        else:
+            values = self._gather(columns.cpu().numpy())
+        return torch.from_numpy(values).to(self.device)
+
+    def part(self, columns: slice) -> Rows:
+        """See `Rows`."""
+        return MatrixRows(self.block(columns))
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """See `Rows`."""
+        return values
+
+    def claims(self, weights: torch.Tensor) -> torch.Tensor:
+        """See `Rows`."""
+        return weights
+
+    def map_packs(self, work: Callable[[torch.Tensor, slice], Any]) -> list[Any]:
+        """Call `work(block, packs)` for blocks of whole packs, (n, p, size), zeros where a pack ends early.
+
+        In parallel and in an order of results that depends on nothing, like `Rows.map`.
+        """
+        width = max(1, _BLOCK_SCALARS // (self.n * self.packs.size))
+
+        def on_block(packs: slice) -> Any:
+            block = self._write(packs.start, packs.stop).reshape(self.n, -1, self.packs.size)
+            return work(torch.from_numpy(block).to(self.device), packs)
+
+        return map_blocks(on_block, self.packs.count, width)
+
+    @cached_property
+    def squared_norms(self) -> torch.Tensor:
+        """See `Rows`; from what was sent, without a dense block."""
+        return torch.from_numpy(self._sizes[0]).to(self.device)
+
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """Largest absolute value that each client sent: (n,)."""
+        return self._sizes[1]
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.float64]:
+        """Squared norms and largest absolute values: (2, n)."""
+
+        @subnormals_as_zero()
+        def sizes(columns: slice) -> tuple[float, float]:
+            i = columns.start
+            with np.errstate(over="ignore", invalid="ignore"):
+                sent = self._reference[self.packs.columns(self.masks[i])] - self._values[i]
+                square = float(np.dot(sent, sent))
+                if not math.isfinite(square):
+                    square = float(np.sum(sent.astype(np.float64) ** 2))
+            return square, max(-float(sent.min(initial=0)), float(sent.max(initial=0)))
+
+        return np.array(map_blocks(sizes, self.n, 1), np.float64).T
+
+    def _write(self, first: int, last: int) -> NDArray[Any]:
+        """The values of packs first..last-1, zeros where nothing was sent: (n, (last - first) * size)."""
+        size, spare = self.packs.size, self.packs.spare if last == self.packs.count else 0
+        block = np.zeros((self.n, last - first, size), self._reference.dtype)
+        reference = self._reference[first * size : last * size]
+        reference = np.pad(reference, (0, spare)).reshape(-1, size) if spare else reference.reshape(-1, size)
+        for row, mask, ranks, values in zip(block, self.masks, self._ranks, self._values, strict=True):
+            kept = mask[first:last]
+            sent = values[ranks[first] * size : ranks[last] * size]
+            if spare and kept[-1]:
+                sent = np.pad(sent, (0, spare))
+            row[kept] = reference[kept] - sent.reshape(-1, size)
+        return block.reshape(self.n, -1)
+
+    def _gather(self, columns: NDArray[np.int64]) -> NDArray[Any]:
+        """The values of any columns: (n, c)."""
+        packs, within = columns // self.packs.size, columns % self.packs.size
+        out = np.zeros((self.n, len(columns)), self._reference.dtype)
+        for row, mask, ranks, values in zip(out, self.masks, self._ranks, self._values, strict=True):
+            kept = mask[packs]
+            positions = ranks[packs[kept]] * self.packs.size + within[kept]
+            row[kept] = self._reference[columns[kept]] - values[positions]
+        return out
+
+
+def mean_of_contributors(
+    rows: PackedRows, weights: torch.Tensor, scales: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Weighted mean of each pack over the clients that sent it; 0 where nobody did.
+
+    Args:
+        rows: n rows.
+        weights: (n,) non-negative float64.
+        scales: (n,) what each row is multiplied by before, default 1.
+    """
+    masks = torch.from_numpy(rows.masks).to(rows.device)
+    shares = torch.zeros(rows.packs.count, dtype=torch.float64, device=rows.device)
+    for mask, weight in zip(masks, weights, strict=True):
+        shares += mask * weight
+    scaled = (weights if scales is None else weights * scales).to(rows.dtype)
+    out = torch.zeros(rows.packs.count, rows.packs.size, dtype=rows.dtype, device=rows.device)
+
+    def work(block: torch.Tensor, packs: slice) -> None:
+        total = torch.mv(block.reshape(rows.n, -1).T, scaled).reshape(-1, rows.packs.size)
+        share = shares[packs, None]
+        out[packs] = torch.where(share > 0, total.double() / share, 0.0).to(rows.dtype)
+
+    rows.map_packs(work)
+    return out.reshape(-1)[: rows.d]
+
+
+def over_contributors(rows: PackedRows, rule: Callable[[Rows], torch.Tensor]) -> tuple[torch.Tensor, int]:
+    """Apply a coordinate-wise rule to each pack's contributors alone; 0 where nobody sent the pack.
+
+    Packs with equally many contributors are put side by side, so the rule is called once per number.
+
+    Args:
+        rows: n rows.
+        rule: treats columns one by one, and rows alike.
+
+    Returns:
+        (d,) the aggregate, and the number of packs whose contributors were too few for the rule: 0 there.
+
+    Raises:
+        TooFewClients: they were too few in every pack.
+    """
+    packs, counts = rows.packs, rows.masks.sum(axis=0)
+    matrix = torch.zeros(rows.n, packs.count * packs.size, dtype=rows.dtype, device=rows.device)
+    matrix[:, : rows.d] = rows.matrix()
+    matrix = matrix.reshape(rows.n, packs.count, packs.size)
+    out = torch.zeros(packs.count, packs.size, dtype=rows.dtype, device=rows.device)
+    refused: list[TooFewClients] = []
+    too_few = 0
+    for count in np.unique(counts[counts > 0]).tolist():
+        chosen = np.flatnonzero(counts == count)
+        who = np.nonzero(rows.masks[:, chosen].T)[1].reshape(-1, count).T
+        block = matrix[torch.from_numpy(who), torch.from_numpy(chosen)]
+        try:
+            out[torch.from_numpy(chosen)] = rule(Rows.of(block.reshape(count, -1))).reshape(-1, packs.size)
+        except TooFewClients as reason:
+            refused.append(reason)
+            too_few += len(chosen)
+    if refused and too_few == np.count_nonzero(counts):
+        raise refused[-1]
+    return out.reshape(-1)[: rows.d], too_few

@@ -1,0 +1,74 @@
+"""The best subset of the uploads: by trying them all where that is feasible, else among neighbourhoods."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from byzflower.numerics.distances import nearest_rows
+
+# Indices of subsets (k, size) -> what each costs (k, c); the first column that differs decides.
+Cost = Callable[[torch.Tensor], torch.Tensor]
+
+_BATCH_SCALARS = 1 << 20
+_MOST_NEIGHBOURHOODS = 20_000
+_ROUNDING = 1e-9
+
+
+def cheapest_subset(
+    distances: torch.Tensor, size: int, cost: Cost, max_subsets: int, effort: float = 1.0
+) -> tuple[torch.Tensor, bool]:
+    """Find the subset of `size` of n rows of least cost; of equal ones the first in lexicographic order.
+
+    If there are more than `max_subsets`, only those are tried that consist of a row and its nearest ones.
+    The best of these has at most twice the least diameter: with any row of the best subset as the centre,
+    all of that subset, and so the nearest ones, are within its diameter. If even they are too many, those
+    of the least radius are tried.
+
+    Args:
+        distances: (n, n) squared distances.
+        size: of the subset.
+        cost: of subsets.
+        max_subsets: how many may be tried.
+        effort: how many subsets a single one counts as, by the time that its cost takes.
+
+    Returns:
+        Boolean (n,), and whether all were tried.
+    """
+    n = len(distances)
+    exact = math.comb(n, size) * effort <= max_subsets
+    winners = []
+    most = max(1, int(_MOST_NEIGHBOURHOODS / effort))
+    for subsets in _all_subsets(n, size) if exact else _neighbourhoods(distances, size, most):
+        candidates = subsets.to(distances.device)
+        winners.append(candidates[_first_least(cost(candidates))])
+    finalists = torch.stack(winners)
+    selected = torch.zeros(n, dtype=torch.bool, device=distances.device)
+    selected[finalists[_first_least(cost(finalists))]] = True
+    return selected, exact
+
+
+def _neighbourhoods(distances: torch.Tensor, size: int, most: int) -> Iterator[torch.Tensor]:
+    """Batches (k, size) of every row with its nearest ones, of up to `most` rows: those with the nearest."""
+    subsets = nearest_rows(distances, size)
+    if most < len(subsets):
+        radii = distances.gather(1, subsets[:, -1:]).squeeze(1)
+        subsets = subsets[radii.sort(stable=True).indices[:most].sort().values]
+    yield from subsets.split(max(1, _BATCH_SCALARS // size**2))
+
+
+def _first_least(costs: torch.Tensor) -> int:
+    """Index of the lexicographically least row of (k, c), the first of those equal but for rounding."""
+    left = torch.arange(len(costs), device=costs.device)
+    for column in costs.T:
+        least = column[left].min()
+        left = left[column[left] <= least + _ROUNDING * least.abs()]
+    return int(left[0])
+
+
+def _all_subsets(n: int, size: int) -> Iterator[torch.Tensor]:
+    """Batches (k, size) of all subsets in lexicographic order."""
+    subsets = itertools.combinations(range(n), size)
+    while batch := list(itertools.islice(subsets, max(1, _BATCH_SCALARS // size**2))):
+        yield torch.tensor(batch)

@@ -1,0 +1,1 @@
+"""Attacks that need more than one client's view, around any Flower strategy."""

@@ -1,0 +1,1 @@
+"""A run's complete configuration, checked before anything starts."""
