@@ -13,9 +13,9 @@ import torch
 from typer.testing import CliRunner
 
 from byzflower.attacks import ATTACKS
+from byzflower.cli import main as cli
 from byzflower.datasets import DATASETS
 from byzflower.models import MODELS
-from byzflower.server import cli
 from byzflower.server.config.classification import RunConfig
 from byzflower.strategies import STRATEGIES
 

@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
+from byzflower.cli import main as cli
 from byzflower.experiments.recipe import load_plan, select
 from byzflower.experiments.report.results import load_report
 from byzflower.experiments.runner import State, run_cells
-from byzflower.server import cli
 from byzflower.server.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from byzflower.numerics import order_statistics as module
 from byzflower.numerics.order_statistics import order_statistics
-from byzflower.strategies import order_statistics as module
 
 KINDS = [
     "normal",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from byzflower import threads
-from byzflower.attacks import rows
+from byzflower.numerics import reductions as rows
 
 
 def matrix(m, d, dtype=np.float32, seed=0, scale=1.0):

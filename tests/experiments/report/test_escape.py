@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from byzflower.cli import main as cli
 from byzflower.cli.console import complain, console, say
 from byzflower.clients import app as client_apps
 from byzflower.clients import cohort_client_app
 from byzflower.experiments.recipe import load_plan
+from byzflower.experiments.report import escape
 from byzflower.experiments.report.plots import plot_accuracy
 from byzflower.experiments.runner import ERROR_FILE, is_done
 from byzflower.flower.text import plain
-from byzflower.server import cli, escape, simulation
+from byzflower.server.engines import simulation
 
 ANYTHING = st.text(st.characters(categories=None), max_size=60) | st.text(
     "\\|[]()<>&$_'\"=+-@ab \n\x1b{}%#~^"
