@@ -24,7 +24,14 @@ from byzflower.server.diagnostics import principal_plane, vulnerability
 from byzflower.server.item_adversary import ItemAdversary
 from byzflower.server.plots import save_similarity
 from byzflower.server.recommendation import RecommendationConfig
-from byzflower.server.recorder import Checkpoint, Record, Recorder, detection, naming
+from byzflower.server.recorder import (
+    Checkpoint,
+    Record,
+    Recorder,
+    RunFolderError,
+    detection,
+    naming,
+)
 from byzflower.server.tasks import Config
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
@@ -75,7 +82,7 @@ class _CheckpointBudget:
         try:
             yield
             self.saved_round = server_round
-        except OSError as error:
+        except RunFolderError as error:
             pause = _RETRY
             _LOG.warning(
                 "round %d is not saved (%s); if the run ends now, it goes on after round %d",
