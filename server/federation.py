@@ -26,7 +26,7 @@ from byzflower.server.beginning import beginning
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import Config
-from byzflower.server.recorder import Checkpoint, Record, Recorder, detection, naming
+from byzflower.server.recorder import Checkpoint, Record, Recorder, RunFolderError, detection, naming
 from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
@@ -74,7 +74,7 @@ class _CheckpointBudget:
         try:
             yield
             self.saved_round = server_round
-        except OSError as error:
+        except RunFolderError as error:
             pause = _RETRY
             _LOG.warning(
                 "round %d is not saved (%s); if the run ends now, it goes on after round %d",

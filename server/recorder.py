@@ -109,8 +109,7 @@ class Recorder:
                 raise RunBusy(f"another process is working on {self.folder}") from None
         try:
             settings = {k: _toml(v) for k, v in self.config.model_dump().items() if v is not None}
-            with naming(self.folder):
-                _replace(self.folder / "config.toml", tomli_w.dumps(settings).encode())
+            _replace(self.folder / "config.toml", tomli_w.dumps(settings).encode())
             yield
         finally:
             lock.release()
@@ -149,12 +148,11 @@ class Recorder:
             **{name: _sha256(content) for name, content in files.items()},
             ROUNDS: self._digest.hexdigest(),
         }
-        with naming(self.folder):
-            self._write_records(durably=True)
-            _replace(self.folder / MODEL, files[MODEL])
-            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-            _replace(self.folder / DIGESTS, text.encode())
-            _replace(self.folder / RESULT, files[RESULT])  # last: where it is, the run is finished
+        self._write_records(durably=True)
+        _replace(self.folder / MODEL, files[MODEL])
+        text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+        _replace(self.folder / DIGESTS, text.encode())
+        _replace(self.folder / RESULT, files[RESULT])  # last: where it is, the run is finished
         return self.result()
 
     # -- records -------------------------------------------------------------------------------------
@@ -173,15 +171,14 @@ class Recorder:
         self._unwritten.append(line)
         try:
             self._write_records()
-        except OSError as error:
+        except RunFolderError as error:
             if len(self._unwritten) == 1:  # once, not every round
-                _LOG.warning(
-                    "%s: records are kept in memory until they can be written", _named(error, self.folder)
-                )
+                _LOG.warning("%s: records are kept in memory until they can be written", error)
 
     def _write_records(self, durably: bool = False) -> None:
         """Append to rounds.jsonl what is not there yet, over what an earlier attempt left half written."""
-        with open(self.folder / ROUNDS, "ab") as file:
+        path = self.folder / ROUNDS
+        with naming(path), open(path, "ab") as file:
             file.truncate(self._size)
             file.writelines(self._unwritten)
             file.flush()
@@ -207,7 +204,7 @@ class Recorder:
         """Add a checkpoint; the one before it is kept.
 
         Raises:
-            OSError: it cannot be written; those that were there still are.
+            RunFolderError: it cannot be written; those that were there still are.
         """
         self._write_records(durably=True)
         payload = _saved(
@@ -350,8 +347,8 @@ def _verified(path: Path) -> bytes:
 
 
 @contextmanager
-def naming(folder: Path) -> Iterator[None]:
-    """Turn the file system's refusals into a message that names the file.
+def naming(path: Path) -> Iterator[None]:
+    """Turn the file system's refusals into a message that names the file: if nothing says which, this one.
 
     Raises:
         RunFolderError: whatever could not be read or written.
@@ -359,7 +356,8 @@ def naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFolderError(_named(error, folder)) from error
+        where = error.filename2 or error.filename or path
+        raise RunFolderError(f"{where}: {error.strerror or error}") from error
 
 
 def summarise(history: Sequence[Record], metrics: Sequence[str]) -> Record:
@@ -454,40 +452,42 @@ def _sha256(content: bytes | memoryview) -> str:
 
 def _read(path: Path) -> bytes:
     """Raises FileNotFoundError if there is no such file, RunFolderError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise RunFolderError(_named(error, path)) from error
-
-
-def _named(error: OSError, path: Path) -> str:
-    return f"{error.filename2 or error.filename or path}: {error.strerror or error}"
+    with naming(path):
+        if path.exists():
+            return path.read_bytes()
+    raise FileNotFoundError(path)
 
 
 def _replace(path: Path, *parts: bytes | memoryview, keep: Path | None = None) -> None:
     """Replace a file, and keep the one before it under another name, if asked.
 
     Whenever the machine stops, the old content or the new one is there, whole.
+
+    Raises:
+        RunFolderError: it cannot be written; the old content is still there.
     """
     aside = path.with_name(path.name + ".new")
-    try:
-        with open(aside, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            aside.unlink()  # half a file on a full disk is in the way
-        raise
-    if keep is not None:
-        with suppress(FileNotFoundError):
-            os.replace(path, keep)
-    os.replace(aside, path)
-    with suppress(OSError):  # some systems cannot sync folders
-        folder = os.open(path.parent, os.O_RDONLY)
+    with naming(path):
         try:
-            os.fsync(folder)
+            with open(aside, "wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()  # half a file on a full disk is in the way
+            raise
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(aside, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let names be on the disk, too; not every system can."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)

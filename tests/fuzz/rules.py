@@ -15,9 +15,8 @@ MOMENT_FILTERS = ["none", "none", "multikrum", "geometricmedian", "krum"]
 ITEM_RULES = ["mean", "median", "mean", "median", *ITEM_STRATEGIES]
 # They take more than a few milliseconds, however few rows there are.
 SLOW = {"signguard", "smea", "lasa", "flguardian", "dnc", "caf", "mda", "aksel"}
-# Rows of any length may enter these: a few Weiszfeld steps shorten them, but only so much each, and
-# FLGuardian counts in how many layers a row is ordinary.
-_NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "geometricmedian", "flguardian"}
+# Rows of any length may enter these; FLGuardian counts in how many layers a row is ordinary.
+_NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "flguardian"}
 # The largest of several extreme rows hides the others from these.
 _ONE_SCALE = {"dnc"}
 # The fewest clients with f Byzantine ones; others need a majority of benign ones only.
