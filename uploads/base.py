@@ -1,7 +1,7 @@
 """What a client uploads: one typed, validated class per kind, for one client or a cohort of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -30,6 +30,12 @@ class Rejection(NamedTuple):
 
     client: int
     reason: str
+
+
+def among(clients: Iterable[int], chosen: Iterable[int]) -> NDArray[np.bool_]:
+    """Which clients are chosen: (n,). Ids reach 2^64, and NumPy may compare them as rounded floats."""
+    members = set(chosen)
+    return np.array([client in members for client in clients], np.bool_)
 
 
 @dataclass
