@@ -37,7 +37,7 @@ from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.result import Gradients, capped_weights
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.stack import SparseRows, Stacked, stack
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat, among
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.exchange import guarded
 from byzflower.uploads.flower_compat import array_record, array_view, records_of
@@ -368,7 +368,7 @@ class Adversary(Strategy):
         self.similarity = similarity_of(rows, uploads.client_ids)
         if aggregate is None:
             return {}
-        who = np.isin(uploads.client_ids, [*self.byzantine])
+        who = among(uploads.client_ids, self.byzantine)
         return poisoning(rows, torch.from_numpy(uploads.num_examples), who, aggregate)
 
     def _replaced(self, reply: Message, upload: Upload, forged: "_Forged", layout: Layout) -> Message:

@@ -10,13 +10,12 @@ from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.result import AggregationResult
 from byzflower.strategies.rows import Rows
 
-
 # Enough for the farthest rows of four attackers among nine.
 _MOST_STEPS = 1000
 
 
 def item_geometric_median(rows: ItemRows, iterations: int | None = None, nu: float = 1e-6) -> ItemResult:
-    """Smoothed Weiszfeld steps for every item from its mean, by default to convergence: see `geometric_median`."""
+    """Smoothed Weiszfeld steps for every item, by default to convergence: see `geometric_median`."""
     return ItemResult(rows.map(lambda values: _medians(values, iterations, nu)))
 
 
