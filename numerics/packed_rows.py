@@ -129,7 +129,8 @@ class PackedRows(Rows):
     @property
     def largest(self) -> NDArray[np.float64]:
         """Largest absolute value that each client sent: (n,)."""
-        return self._sizes[1]
+        largest: NDArray[np.float64] = self._sizes[1]
+        return largest
 
     @cached_property
     def _sizes(self) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ def _neighbourhoods(distances: torch.Tensor, size: int, most: int) -> Iterator[t
     if most < len(subsets):
         radii = distances.gather(1, subsets[:, -1:]).squeeze(1)
         subsets = subsets[radii.sort(stable=True).indices[:most].sort().values]
-    yield from subsets.split(max(1, _BATCH_SCALARS // size**2))
+    yield from torch.split(subsets, max(1, _BATCH_SCALARS // size**2))
 
 
 def _first_least(costs: torch.Tensor) -> int:

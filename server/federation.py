@@ -31,6 +31,7 @@ from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
 from byzflower.strategies.sampling import wait_for_nodes
+from byzflower.uploads.base import among
 from byzflower.uploads.roster import assign_clients
 
 OnRound = Callable[[Record], None]
@@ -242,8 +243,8 @@ class Federation(ABC):
         last = self.robust.last_round
         if last.masks is None or not attacked:
             return {}
-        who = np.isin(last.clients, [*byzantine])
-        kept = np.isin(last.clients, last.clients if last.selected is None else last.selected)
+        who = among(last.clients, byzantine)
+        kept = among(last.clients, last.clients if last.selected is None else last.selected)
         return {"contributors": vulnerability(last.masks, who, kept)}
 
     def _record(self, on_round: OnRound, record: Record) -> None:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from byzflower.numerics.packed_rows import PackedRows
 from byzflower.strategies.result import AggregationResult
 
-LEEWAY = 100.0
+# Steps of benign clients on MovieLens are below 1 time that median. Spattack's noise reaches 160 times, and
+# what rules make of attacks that are no more than unusual is for them to show.
+LEEWAY = 1000.0
 _COLUMNS = 1 << 12
 
 
 def longest_step(largest: NDArray[np.floating]) -> float:
-    """The longest step allowed, of what (n,) is the largest that each client sent; those of 0 do not count."""
+    """The longest step allowed, of what (n,) each client's largest is; those of 0 do not count."""
     sent = np.sort(largest[largest > 0])
     return LEEWAY * float(sent[(len(sent) - 1) // 2]) if len(sent) else 0.0
 
@@ -31,7 +33,7 @@ def hold_back(rows: PackedRows, result: AggregationResult) -> AggregationResult:
         return result
     gradient = result.gradient.masked_fill(too_far, 0)
     reasons: dict[int, str] = {}
-    for columns in too_far.nonzero().squeeze(1).split(_COLUMNS):
+    for columns in torch.split(too_far.nonzero().squeeze(1), _COLUMNS):
         sent = rows.block(columns)
         longest, places = sent.abs().max(dim=1)
         for client in (longest > limit).nonzero().squeeze(1).tolist():

@@ -143,9 +143,9 @@ class SparseRows(StackedRows):
 
 
 def stack(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> StackedRows:
-    """Bring uploads of one kind into the order of their clients' ids, leaving out those no rule can work with.
+    """Bring uploads of one kind into the order of their clients' ids, leaving out what no rule can use.
 
-    These are rows with NaN or Inf, and rows longer than `MAX_NORM`.
+    That is rows with NaN or Inf, and rows longer than `MAX_NORM`.
 
     Args:
         uploads: of distinct clients.
@@ -273,7 +273,8 @@ def held(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
     """Which values a dtype can hold, integers after rounding."""
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return np.isfinite(values.astype(dtype))
-    limits = np.iinfo(dtype)
-    rounded = np.rint(values)
-    return (rounded >= limits.min) & (rounded < float(limits.max) + 1)
+            finite: NDArray[np.bool_] = np.isfinite(values.astype(dtype))
+        return finite
+    limits, rounded = np.iinfo(dtype), np.rint(values)
+    fits: NDArray[np.bool_] = (rounded >= limits.min) & (rounded < float(limits.max) + 1)
+    return fits

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -49,6 +49,12 @@ class Ignored(NamedTuple):
 
     node: int
     reason: str
+
+
+def among(clients: Iterable[int], chosen: Iterable[int]) -> NDArray[np.bool_]:
+    """Which clients are chosen: (n,). Ids reach 2^64, and NumPy may compare them as rounded floats."""
+    members = set(chosen)
+    return np.array([client in members for client in clients], np.bool_)
 
 
 @dataclass

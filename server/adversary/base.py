@@ -39,8 +39,12 @@ from byzflower.server.adversary.diagnostics import (
 from byzflower.strategies.base import UPLOAD_MODE, RobustStrategy
 from byzflower.strategies.result import Gradients, capped_weights
 from byzflower.strategies.stack import SparseRows, Stacked, stack
+<<<<<<< HEAD:server/adversary/base.py
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
 from byzflower.uploads.codec import decode_reply, encode_upload
+=======
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat, among
+>>>>>>> integration:server/adversary.py
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.topk import TopKUpload
@@ -368,7 +372,7 @@ class Adversary(Strategy):
         self.similarity = similarity_of(rows, uploads.client_ids)
         if aggregate is None:
             return {}
-        who = np.isin(uploads.client_ids, [*self.byzantine])
+        who = among(uploads.client_ids, self.byzantine)
         return poisoning(rows, torch.from_numpy(uploads.num_examples), who, aggregate)
 
     def _replaced(self, reply: Message, upload: Upload, forged: "_Forged", layout: Layout) -> Message:

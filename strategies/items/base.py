@@ -84,8 +84,8 @@ class ItemStrategy(RobustStrategy):
     The first array of the model is the (m, d) item table. For every item, the rows that clients uploaded
     for it are aggregated: v_j <- v_j - server_lr * AGR(rows of j). Clients that did not touch an item do
     not count as zeros, and an item that nobody touched does not move; neither does one whose step is longer
-    than any majority's rows explain (see `leeway`): then its clients are named. Whatever else the model has is
-    aggregated by the dense form of the same rule (`aggregate`).
+    than what most clients send explains (see `leeway`): then its clients are named. Whatever else the model
+    has is aggregated by the dense form of the same rule (`aggregate`).
     """
 
     upload_kind = ItemUpload

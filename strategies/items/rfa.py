@@ -15,7 +15,7 @@ _MOST_STEPS = 1000
 
 
 def item_geometric_median(rows: ItemRows, iterations: int | None = None, nu: float = 1e-6) -> ItemResult:
-    """Smoothed Weiszfeld steps for every item from its mean, by default to convergence: see `geometric_median`."""
+    """Smoothed Weiszfeld steps for every item, by default to convergence: see `geometric_median`."""
     return ItemResult(rows.map(lambda values: _medians(values, iterations, nu)))
 
 

@@ -1,0 +1,330 @@
+"""What a kind of upload has to say, from the server's broadcast to its next model, in one class.
+
+A rule and a kind of upload are independent choices. Each kind is a class in a file of its own, with both doors:
+what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded, how a round
+of them becomes rows, how the aggregate becomes the next model, and how an adversary writes a forged one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from byzflower.numerics.rows import Rows
+from byzflower.uploads.base import Rejection, Upload
+from byzflower.uploads.layout import Layout
+
+UPLOAD = "upload"  # under this key clients are told the name of the kind
+
+Memory = dict[str, NDArray[Any]]
+Place = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class Broadcast(NamedTuple):
+    """What a round's clients were sent.
+
+    Attributes:
+        layout: of the arrays.
+        row: (width,) their values; not to be modified.
+    """
+
+    layout: Layout
+    row: NDArray[Any]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Broadcast":
+        """Describe named arrays; their memory is shared where they lie in one row already."""
+        layout = Layout.of(arrays)
+        return cls(layout, layout.joined(list(arrays.values())))
+
+
+@dataclass
+class UploadRound(ABC):
+    """A round's well-formed uploads as a rule reads them, in the order of their clients' ids.
+
+    Attributes:
+        client_ids: of the n rows, ascending.
+        num_examples: (n,) as the clients report them.
+        rejections: clients whose values are not finite, or too large to work with.
+        d: columns of a row.
+    """
+
+    client_ids: list[int]
+    num_examples: NDArray[np.float64]
+    rejections: list[Rejection]
+    d: int
+
+    masks: ClassVar[NDArray[np.bool_] | None] = None
+
+    @abstractmethod
+    def gradients(self, device: torch.device) -> Any:
+        """The n pseudo-gradients, as the rules of this kind read them: (n, d), or `Rows` of them."""
+
+    @property
+    @abstractmethod
+    def buffers(self) -> torch.Tensor:
+        """The (n, num_buffers) steps of the model's buffers, on the CPU."""
+
+    def matrix(self) -> torch.Tensor:
+        """The pseudo-gradients in all columns of the model: (n, d), 0 where a client sent nothing."""
+        return Rows.of(self.gradients(torch.device("cpu"))).matrix()
+
+
+class Aggregate(NamedTuple):
+    """What a rule made of a round, for the step; all of it on the CPU.
+
+    Attributes:
+        gradient: (d,) the aggregate.
+        shares: (n,) float64, each client's weight in plain averages; sums to 1.
+        buffers: (num_buffers,) step of the buffers.
+        moves: boolean (d,), the columns that step; None for all.
+    """
+
+    gradient: torch.Tensor
+    shares: torch.Tensor
+    buffers: torch.Tensor
+    moves: torch.Tensor | None = None
+
+
+class Forged(NamedTuple):
+    """What the adversary wants f clients to have uploaded.
+
+    Attributes:
+        clients: their ids.
+        rows: (f, d) pseudo-gradients, or what a kind of uploads with rules of its own takes for them.
+        masks: what else a kind needs, e.g. the packs of each; empty where it needs nothing.
+    """
+
+    clients: list[int]
+    rows: Any
+    masks: torch.Tensor
+
+    def positions(self, clients: Sequence[int]) -> list[tuple[int, int]]:
+        """Positions in `clients` of those with a forged upload, and of that upload."""
+        mine = {client: position for position, client in enumerate(self.clients)}
+        return [(i, mine[client]) for i, client in enumerate(clients) if client in mine]
+
+
+class Gathering(ABC):
+    """Uploads of one node's clients, put together one by one."""
+
+    @abstractmethod
+    def add(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Add what the next client's `fit` returned.
+
+        Raises:
+            Rejected: it is no upload of this kind; then nothing was added.
+        """
+
+    @abstractmethod
+    def upload(
+        self, client_ids: list[int], num_examples: NDArray[np.float64], metrics: list[dict[str, float]]
+    ) -> Upload:
+        """All that was added, of these clients."""
+
+
+class UploadKind(ABC):
+    """A kind of upload; see the module.
+
+    Attributes:
+        name: what it is called in options, and told to clients.
+        learned: what a client's training gives: a "model", or a "gradient" at the model that it was sent.
+        by_contributors: whether rules see, of each column, only the clients that sent it.
+        by_item: whether its rules aggregate item by item (`ItemStrategy`).
+        owns_step: whether the step is the clients' own, so that the server's step size must be 1.
+    """
+
+    name: ClassVar[str]
+    learned: ClassVar[Literal["model", "gradient"]] = "model"
+    by_contributors: bool = False
+    by_item: ClassVar[bool] = False
+    owns_step: ClassVar[bool] = False
+
+    # -- what the server sends -------------------------------------------------------------------
+
+    def broadcast(self, model: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The arrays to send: the model's, and whatever this kind sends with them."""
+        return model
+
+    def told(self) -> dict[str, Any]:
+        """What clients are told, for a ConfigRecord."""
+        return {UPLOAD: self.name}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The clients' side of what `told` says.
+
+        Raises:
+            ValueError: it does not say enough.
+        """
+        return cls()
+
+    # -- what a client sends ---------------------------------------------------------------------
+
+    def everything(self) -> "UploadKind":
+        """This kind without leaving anything out, for attackers whose upload is overwritten later."""
+        return self
+
+    def state(self, model: Layout, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """What a client was sent, of each of the model's d parameters: (1 + k, d), the model first.
+
+        Args:
+            model: layout of the model alone.
+            arrays: as they arrived.
+        """
+        return model.joined(arrays[: len(model.names)])[None, : model.d]
+
+    def encode(
+        self, learned: Sequence[NDArray[Any]], sent: Sequence[NDArray[Any]], model: Layout, memory: Memory
+    ) -> list[NDArray[Any]]:
+        """The arrays that a client sends.
+
+        Args:
+            learned: arrays of the model's layout: the trained model or the gradient, as `learned` says.
+            sent: what the client was sent.
+            model: layout of the model alone.
+            memory: what this client keeps from round to round, by name; to be changed in place.
+        """
+        return [*learned]
+
+    def named(self, arrays: Sequence[NDArray[Any]], layout: Layout) -> dict[str, NDArray[Any]]:
+        """Name the arrays of one client's upload; arrays that are not one are named by position."""
+        names = self.names(layout)
+        if len(names) != len(arrays):
+            names = tuple(map(str, range(len(arrays))))
+        return dict(zip(names, arrays, strict=True))
+
+    @abstractmethod
+    def names(self, layout: Layout) -> tuple[str, ...]:
+        """Names of the arrays of one client's upload, in order.
+
+        Args:
+            layout: of what was broadcast.
+        """
+
+    def gather(self, clients: int, layout: Layout) -> Gathering:
+        """Begin to collect the uploads of up to so many clients on one node."""
+        return _Joined(self, layout)
+
+    @abstractmethod
+    def join(self, uploads: Sequence[Any], layout: Layout) -> Upload:
+        """One upload of all the clients of several, in their order."""
+
+    # -- what the server reads -------------------------------------------------------------------
+
+    @abstractmethod
+    def decode(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        layout: Layout,
+        client_ids: list[int],
+        num_examples: NDArray[np.float64],
+        metrics: list[dict[str, float]],
+        *,
+        cohort: bool,
+    ) -> Upload:
+        """Rebuild what `Upload.payload` made, from untrusted arrays.
+
+        Raises:
+            Rejected: with the reason.
+        """
+
+    @abstractmethod
+    def rows(self, uploads: Sequence[Any], sent: Broadcast, server_lr: float) -> UploadRound:
+        """Make a round of uploads, of distinct clients, what rules read.
+
+        Args:
+            uploads: of this kind.
+            sent: what the clients started from.
+            server_lr: step size that the aggregate will have.
+        """
+
+    def step(self, rows: Any, aggregate: Aggregate, sent: Broadcast, server_lr: float) -> NDArray[Any]:
+        """The next row to broadcast: (width,), new. Here w - server_lr * aggregate, and the buffers' step."""
+        d = sent.layout.d
+        step = np.empty_like(sent.row)
+        step[:d] = aggregate.gradient.numpy()
+        step[:d] *= server_lr
+        step[d:] = aggregate.buffers.numpy()
+        new: NDArray[Any] = np.subtract(sent.row, step, out=step)
+        return new
+
+    def taken(self, new: NDArray[Any], sent: Broadcast) -> None:
+        """Be told that the server took the step to `new`: the time to remember something."""
+
+    def model(self, new: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
+        """The model's named arrays in a row that was, or could be, broadcast."""
+        return dict(zip(layout.names, layout.arrays(new), strict=True))
+
+    def pseudo_gradient(self, row: NDArray[Any], sent: Broadcast) -> NDArray[Any]:
+        """What a whole model that was trained from `sent` (or a gradient, as `learned` says) means."""
+        gradient: NDArray[Any] = sent.row - row
+        return gradient
+
+    def info(self, sent_bytes: int, clients: int, layout: Layout) -> dict[str, float]:
+        """Numbers worth recording of a round in which so many clients sent so many bytes."""
+        return {}
+
+    def observe(self, kept: Collection[int], benign: Collection[int]) -> dict[str, float] | None:
+        """What this kind measures of its last round by itself; None if that is for the adversary to do.
+
+        Args:
+            kept: ids of the clients that the rule kept.
+            benign: ids of the clients that are no attackers.
+        """
+        return None
+
+    def views(self) -> dict[str, torch.Tensor]:
+        """What can be drawn of the last round's uploads, by name: (n, columns) each."""
+        return {}
+
+    # -- what an adversary writes ----------------------------------------------------------------
+
+    def crafted(
+        self, clients: list[int], gradients: torch.Tensor, benign: Any, place: Place | None
+    ) -> Forged:
+        """Prepare forged uploads of some clients.
+
+        Args:
+            clients: f ids.
+            gradients: (f, d) what they are to upload.
+            benign: the benign clients' round.
+            place: an attack's own choice of what is sent, where the kind leaves one.
+        """
+        return Forged(clients, gradients, torch.empty(0))
+
+    @abstractmethod
+    def forge(self, upload: Any, forged: Forged, sent: Broadcast) -> Upload:
+        """A copy of an upload, with the forged ones in the place of their clients'."""
+
+    # -- what it remembers -----------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """What must be saved with the model."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what `state_dict` gave."""
+
+
+class _Joined(Gathering):
+    """Decodes each client's arrays as the server would, and joins them."""
+
+    def __init__(self, kind: UploadKind, layout: Layout) -> None:
+        self._kind, self._layout = kind, layout
+        self._parts: list[Upload] = []
+
+    def add(self, arrays: Sequence[NDArray[Any]]) -> None:
+        named = self._kind.named([np.asarray(array) for array in arrays], self._layout)
+        self._parts.append(self._kind.decode(named, self._layout, [0], np.ones(1), [{}], cohort=False))
+
+    def upload(
+        self, client_ids: list[int], num_examples: NDArray[np.float64], metrics: list[dict[str, float]]
+    ) -> Upload:
+        joined = self._kind.join(self._parts, self._layout)
+        joined.client_ids, joined.num_examples, joined.metrics = client_ids, num_examples, metrics
+        return joined
