@@ -8,6 +8,7 @@ clients of the largest that each sent. It has no unit, and no minority of the cl
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from byzflower.numerics.packed_rows import PackedRows

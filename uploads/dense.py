@@ -1,14 +1,18 @@
-"""Dense uploads: every client sends all of its model (or of its gradient)."""
+"""Dense uploads: every client sends all of its model (`Weights`), or of a gradient (`Gradients`)."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from byzflower.uploads.base import Rejected, Upload
+from byzflower.uploads.base import Rejected, Rejection, Upload
+from byzflower.uploads.kind import Broadcast, Forged, Gathering, UploadKind, UploadRound
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.limits import MAX_NORM, fault, misfits, row_norms
 
 ROWS = "rows"
 
@@ -48,65 +52,6 @@ class DenseUpload(Upload):
         """The model's bytes, for everyone."""
         return [layout.nbytes] * len(self)
 
-    @classmethod
-    def names(cls, layout: Layout) -> tuple[str, ...]:
-        """The model's own."""
-        return layout.names
-
-    @classmethod
-    def checked(cls, arrays: Mapping[str, NDArray[Any]], layout: Layout) -> list[NDArray[Any]]:
-        """Return one client's arrays if they are the model's.
-
-        Raises:
-            Rejected: missing, extra or reordered arrays, another shape or dtype.
-        """
-        names = tuple(arrays)
-        if names != layout.names:
-            raise Rejected(_name_fault(names, layout.names))
-        values = list(arrays.values())
-        cls.check_arrays(values, layout)
-        return values
-
-    @staticmethod
-    def check_arrays(arrays: Sequence[NDArray[Any]], layout: Layout) -> None:
-        """Check number, shapes and dtypes of one client's arrays.
-
-        Raises:
-            Rejected: with the reason.
-        """
-        if len(arrays) != len(layout.names):
-            raise Rejected(f"{len(arrays)} arrays, expected {len(layout.names)}")
-        for name, array, shape, dtype in zip(layout.names, arrays, layout.shapes, layout.dtypes, strict=True):
-            if array.shape != shape:
-                raise Rejected(f"array {name!r} has shape {array.shape}, expected {shape}")
-            if array.dtype != dtype:
-                raise Rejected(f"array {name!r} has dtype {array.dtype}, expected {dtype}")
-
-    @classmethod
-    def from_payload(
-        cls,
-        arrays: Mapping[str, NDArray[Any]],
-        layout: Layout,
-        client_ids: list[int],
-        num_examples: NDArray[np.float64],
-        metrics: list[dict[str, float]],
-        *,
-        cohort: bool,
-    ) -> Self:
-        """Rebuild what `payload` made, from untrusted arrays."""
-        if not cohort:
-            single = OwnUpload(client_ids, num_examples, metrics, cls.checked(arrays, layout), layout)
-            return cast(Self, single)
-        if tuple(arrays) != (ROWS,):
-            raise Rejected(f"a cohort sends one array {ROWS!r}, got {_short(list(arrays))}")
-        rows = arrays[ROWS]
-        expected = (len(client_ids), layout.width)
-        if rows.shape != expected:
-            raise Rejected(f"cohort matrix has shape {rows.shape}, expected {expected}")
-        if rows.dtype != layout.row_dtype:
-            raise Rejected(f"cohort matrix has dtype {rows.dtype}, expected {layout.row_dtype}")
-        return cls(client_ids, num_examples, metrics, rows)
-
 
 class OwnUpload(DenseUpload):
     """What one client sent, array by array: views of its reply, put into a row only where one is needed."""
@@ -129,12 +74,219 @@ class OwnUpload(DenseUpload):
         return self._layout.row(self._arrays)[None]
 
     def take(self, indices: list[int]) -> DenseUpload:  # type: ignore[override]
-        """See `Upload`."""
+        """Put them into a row, and take that."""
         return DenseUpload(self.client_ids, self.num_examples, self.metrics, self.rows).take(indices)
 
     def write_row(self, index: int, row: NDArray[Any]) -> None:
-        """See `DenseUpload`."""
+        """Copy the arrays into a (layout.width,) array."""
         self._layout.write_row(self._arrays, row)
+
+
+@dataclass
+class DenseRound(UploadRound):
+    """A round's dense uploads.
+
+    Attributes:
+        rows: (n, width) pseudo-gradients, and steps of the buffers.
+    """
+
+    rows: torch.Tensor
+
+    def gradients(self, device: torch.device) -> torch.Tensor:
+        """The (n, d) matrix; on the CPU, a view."""
+        return self.rows[:, : self.d].to(device)
+
+    @property
+    def buffers(self) -> torch.Tensor:
+        """The other columns, a view."""
+        return self.rows[:, self.d :]
+
+    def leave_out(self, faults: Mapping[int, str]) -> None:
+        """Leave out the rows at these positions, for these reasons; in place, without a copy of the rest."""
+        if not faults:
+            return
+        self.rejections += [Rejection(self.client_ids[i], faults[i]) for i in sorted(faults)]
+        kept = [i for i in range(len(self.client_ids)) if i not in faults]
+        for target, i in enumerate(kept):
+            if target != i:
+                self.rows[target] = self.rows[i]
+        self.rows = self.rows[: len(kept)]
+        self.client_ids = [self.client_ids[i] for i in kept]
+        self.num_examples = self.num_examples[kept]
+
+
+class Dense(UploadKind):
+    """Every client sends a value for each of the model's scalars."""
+
+    @abstractmethod
+    def to_gradient(self, row: NDArray[Any], start: NDArray[Any]) -> None:
+        """Make what was sent a pseudo-gradient, in place."""
+
+    @abstractmethod
+    def from_gradient(self, gradient: NDArray[Any], start: NDArray[Any]) -> NDArray[Any]:
+        """What a client with this pseudo-gradient sends."""
+
+    def names(self, layout: Layout) -> tuple[str, ...]:
+        """Those of the model."""
+        return layout.names
+
+    def gather(self, clients: int, layout: Layout) -> Gathering:
+        """Write each client's arrays into one matrix as they come."""
+        return _Matrix(clients, layout)
+
+    def join(self, uploads: Sequence[DenseUpload], layout: Layout) -> DenseUpload:
+        """One matrix of all the clients."""
+        rows = np.empty((sum(map(len, uploads)), layout.width), layout.row_dtype)
+        places = iter(rows)
+        for upload in uploads:
+            for i in range(len(upload)):
+                upload.write_row(i, next(places))
+        return DenseUpload(
+            [client for upload in uploads for client in upload.client_ids],
+            np.concatenate([np.empty(0), *(upload.num_examples for upload in uploads)]),
+            [metrics for upload in uploads for metrics in upload.metrics],
+            rows,
+        )
+
+    def decode(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        layout: Layout,
+        client_ids: list[int],
+        num_examples: NDArray[np.float64],
+        metrics: list[dict[str, float]],
+        *,
+        cohort: bool,
+    ) -> DenseUpload:
+        """A cohort's matrix, or the model's arrays of one client.
+
+        Raises:
+            Rejected: missing, extra or reordered arrays, another shape or dtype.
+        """
+        if not cohort:
+            return OwnUpload(client_ids, num_examples, metrics, checked(arrays, layout), layout)
+        if tuple(arrays) != (ROWS,):
+            raise Rejected(f"a cohort sends one array {ROWS!r}, got {_short(list(arrays))}")
+        rows = arrays[ROWS]
+        expected = (len(client_ids), layout.width)
+        if rows.shape != expected:
+            raise Rejected(f"cohort matrix has shape {rows.shape}, expected {expected}")
+        if rows.dtype != layout.row_dtype:
+            raise Rejected(f"cohort matrix has dtype {rows.dtype}, expected {layout.row_dtype}")
+        return DenseUpload(client_ids, num_examples, metrics, rows)
+
+    def rows(self, uploads: Sequence[DenseUpload], sent: Broadcast, server_lr: float) -> DenseRound:
+        """Stack all of it in one matrix; what no rule can work with is left out."""
+        layout, start = sent
+        found = {client: (upload, i) for upload in uploads for i, client in enumerate(upload.client_ids)}
+        order = sorted(found)
+        rows = np.empty((len(order), layout.width), layout.row_dtype)
+        position = {client: i for i, client in enumerate(order)}
+        with np.errstate(over="ignore", invalid="ignore"):
+            for upload in uploads:  # as they came: one reply's rows lie beside each other
+                for i, client in enumerate(upload.client_ids):
+                    upload.write_row(i, rows[position[client]])
+                    self.to_gradient(rows[position[client]], start)
+            matrix = torch.from_numpy(rows)
+            faults = {}
+            for target in (~(row_norms(matrix) <= MAX_NORM)).nonzero().squeeze(1).tolist():
+                upload, i = found[order[target]]
+                upload.write_row(i, rows[target])  # as it was sent
+                faults[target] = fault(rows[target])
+        sizes = np.array([upload.num_examples[i] for upload, i in map(found.__getitem__, order)])
+        stacked = DenseRound(order, sizes, [], layout.d, matrix)
+        stacked.leave_out(faults)
+        stacked.leave_out(misfits(lambda columns: stacked.rows.numpy()[:, columns], start, server_lr, layout))
+        return stacked
+
+    def forge(self, upload: DenseUpload, forged: Forged, sent: Broadcast) -> DenseUpload:
+        """Overwrite the parameters of the forged clients; their buffers stay."""
+        rows, d = np.array(upload.rows), sent.layout.d
+        for i, position in forged.positions(upload.client_ids):
+            rows[i, :d] = self.from_gradient(forged.rows[position].numpy(), sent.row[:d])
+        return DenseUpload(upload.client_ids, upload.num_examples, upload.metrics, rows)
+
+
+class Weights(Dense):
+    """Clients send the model that they trained: g_i = w - w_i."""
+
+    name: ClassVar[str] = "weights"
+    learned: ClassVar[Literal["model", "gradient"]] = "model"
+
+    def to_gradient(self, row: NDArray[Any], start: NDArray[Any]) -> None:
+        """W - w_i."""
+        np.subtract(start, row, out=row)
+
+    def from_gradient(self, gradient: NDArray[Any], start: NDArray[Any]) -> NDArray[Any]:
+        """W - g_i."""
+        model: NDArray[Any] = start - gradient
+        return model
+
+
+class Gradients(Dense):
+    """Clients send a gradient, or a momentum, which is used as it is."""
+
+    name: ClassVar[str] = "gradient"
+    learned: ClassVar[Literal["model", "gradient"]] = "gradient"
+
+    def to_gradient(self, row: NDArray[Any], start: NDArray[Any]) -> None:
+        """Nothing to do."""
+
+    def from_gradient(self, gradient: NDArray[Any], start: NDArray[Any]) -> NDArray[Any]:
+        """The gradient itself."""
+        return gradient
+
+    def pseudo_gradient(self, row: NDArray[Any], sent: Broadcast) -> NDArray[Any]:
+        """The gradient itself."""
+        return row
+
+
+class _Matrix(Gathering):
+    """Rows of one matrix, filled from the top."""
+
+    def __init__(self, clients: int, layout: Layout) -> None:
+        self._layout = layout
+        self._rows = np.empty((clients, layout.width), layout.row_dtype)
+        self._count = 0
+
+    def add(self, arrays: Sequence[NDArray[Any]]) -> None:
+        check_arrays(arrays, self._layout)
+        self._layout.write_row(arrays, self._rows[self._count])
+        self._count += 1
+
+    def upload(
+        self, client_ids: list[int], num_examples: NDArray[np.float64], metrics: list[dict[str, float]]
+    ) -> DenseUpload:
+        return DenseUpload(client_ids, num_examples, metrics, self._rows[: self._count])
+
+
+def checked(arrays: Mapping[str, NDArray[Any]], layout: Layout) -> list[NDArray[Any]]:
+    """Return one client's arrays if they are the model's.
+
+    Raises:
+        Rejected: missing, extra or reordered arrays, another shape or dtype.
+    """
+    names = tuple(arrays)
+    if names != layout.names:
+        raise Rejected(_name_fault(names, layout.names))
+    values = list(arrays.values())
+    check_arrays(values, layout)
+    return values
+
+
+def check_arrays(arrays: Sequence[NDArray[Any]], layout: Layout) -> None:
+    """Check number, shapes and dtypes of one client's arrays.
+
+    Raises:
+        Rejected: with the reason.
+    """
+    if len(arrays) != len(layout.names):
+        raise Rejected(f"{len(arrays)} arrays, expected {len(layout.names)}")
+    for name, array, shape, dtype in zip(layout.names, arrays, layout.shapes, layout.dtypes, strict=True):
+        if array.shape != shape:
+            raise Rejected(f"array {name!r} has shape {array.shape}, expected {shape}")
+        if array.dtype != dtype:
+            raise Rejected(f"array {name!r} has dtype {array.dtype}, expected {dtype}")
 
 
 def _name_fault(names: Sequence[str], expected: Sequence[str]) -> str:

@@ -39,12 +39,8 @@ from byzflower.server.adversary.diagnostics import (
 from byzflower.strategies.base import UPLOAD_MODE, RobustStrategy
 from byzflower.strategies.result import Gradients, capped_weights
 from byzflower.strategies.stack import SparseRows, Stacked, stack
-<<<<<<< HEAD:server/adversary/base.py
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
-from byzflower.uploads.codec import decode_reply, encode_upload
-=======
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat, among
->>>>>>> integration:server/adversary.py
+from byzflower.uploads.codec import decode_reply, encode_upload
 from byzflower.uploads.dense import DenseUpload
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.topk import TopKUpload
