@@ -140,11 +140,9 @@ def train_users(
         list(clients),
         sizes,
         metrics,
-        found.splits,
-        found.rows,
-        after.reshape(depth, -1).numpy(),
+        np.split(found.rows, found.splits[1:-1]),
+        np.split(after.reshape(depth, -1).numpy(), found.splits[1:-1] * dim, axis=1),
         np.empty((len(clients), 0), layout.full.row_dtype),
-        found.splits * dim,
     )
     return upload, layout.full
 

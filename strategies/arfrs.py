@@ -1,10 +1,10 @@
 """A-RFRS and its siblings: filter clients by the gradients that their optimizers' moments give away."""
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Unpack
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -16,92 +16,149 @@ from byzflower.strategies.base import RobustStrategy, StrategyOptions
 from byzflower.strategies.result import AggregationResult, NumByzantine, capped_weights, check, uniform_over
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.stack import Stacked
+from byzflower.threads import map_blocks
 from byzflower.uploads.base import Rejection, Upload, among
 from byzflower.uploads.flower_compat import array_record, array_view
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import MomentsLayout, MomentsUpload, moments_layout
+from byzflower.uploads.moments import (
+    MomentsLayout,
+    MomentsUpload,
+    Touched,
+    blocks,
+    ends_of,
+    moments_layout,
+)
 from byzflower.uploads.optimizers import AdaGrad, Adam, MomentumSGD, Optimizer, RMSProp
 
+T = TypeVar("T")
 Inspect = Literal["gradients", "parameters"]
+Units = slice | torch.Tensor
 
 
 @dataclass
 class MomentsRound(Stacked):
     """Moments uploads, those left out that broke the update rule.
 
-    Where nobody touched anything all clients are alike, with gradient 0 and the parameters that it
-    leads to; nothing here is as large as the model, but `rest`.
+    Coordinates no client touched equal `nothing` and are not stored: all clients are alike there, with
+    gradient 0. Uploads stay where they are, and are read by blocks.
 
     Attributes:
-        upload: the clients, each with the rows that it touched.
-        units: units of the state (see `MomentsLayout.unit`) that anybody touched, ascending.
-        places: place among `units` of each of the upload's.
-        recovered: (units of the upload, unit) the gradients that led to its values.
-        rest: (depth, all units, unit) state of a client that touched nothing.
-        old_buffers: (num_buffers,) that were broadcast.
+        layout: of model and moments.
+        clients: the n clients' values; their rows are numbered among those that anybody touched.
+        steps: (n, num_buffers) steps of the buffers.
+        nothing: (depth, d) state of a client that touched nothing.
+        units: which units of the state anybody touched.
+        starts: first of these units of each touched row, and where the last ends.
+        before: (depth, touched units, unit) of the state that was broadcast.
+        optimizer: whose step the clients took.
         inspect: what the filter looks at.
     """
 
-    upload: MomentsUpload
-    units: torch.Tensor
-    places: torch.Tensor
-    recovered: torch.Tensor
-    rest: torch.Tensor
-    old_buffers: NDArray[Any]
+    layout: MomentsLayout
+    clients: list[Touched]
+    steps: NDArray[Any]
+    nothing: NDArray[Any]
+    units: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    before: torch.Tensor
+    optimizer: Optimizer
     inspect: Inspect
 
-    @property
-    def values(self) -> torch.Tensor:
-        """(depth, units of the upload, unit) parameters and moments that were uploaded."""
-        return torch.from_numpy(self.upload.values).view(len(self.rest), -1, self.rest.shape[2])
-
-    @property
-    def owners(self) -> torch.Tensor:
-        """Position of the client of each of the upload's units."""
-        counts = torch.from_numpy(np.diff(self.upload.offsets) // self.rest.shape[2])
-        return torch.arange(len(counts)).repeat_interleave(counts)
+    @cached_property
+    def rest(self) -> torch.Tensor:
+        """(depth, touched units, unit) of `nothing`."""
+        return torch.from_numpy(self.layout.by_unit(self.nothing)[:, self.units])
 
     def gradients(self, device: torch.device) -> torch.Tensor:
         """What the filter sees: (n, columns that anybody touched)."""
         return self.seen(self.inspect).to(device)
 
-    def seen(self, what: Inspect) -> torch.Tensor:
-        """The clients' gradients or parameters: (n, columns that anybody touched)."""
-        rest = self.rest[0, self.units]
-        if what == "parameters":
-            return self.spread_out(rest, self.values[0])
-        return self.spread_out(torch.zeros_like(rest), self.recovered)
-
-    def spread_out(self, untouched: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """One row for each client of the upload's values, with those `untouched` where it has none.
-
-        Args:
-            untouched: (units, unit).
-            values: (units of the upload, unit).
-
-        Returns:
-            (n, columns that anybody touched).
-        """
-        rows = untouched.repeat(len(self.upload), 1, 1)
-        rows[self.owners, self.places] = values
-        return rows.view(len(rows), -1)
-
     @property
     def buffers(self) -> torch.Tensor:
         """See `Stacked`."""
-        return torch.from_numpy(self.old_buffers - self.upload.buffers)
+        return torch.from_numpy(self.steps)
+
+    def seen(self, what: Inspect) -> torch.Tensor:
+        """The clients' gradients or parameters: (n, columns that anybody touched)."""
+        if what == "parameters":
+            return self.slot(0)
+        return self._rows(
+            torch.zeros_like(self.rest[0]),
+            lambda after, units: self.optimizer.recover(self.before[:, units], after),
+        )
+
+    def slot(self, index: int) -> torch.Tensor:
+        """The clients' parameters (0) or one of their moments: (n, columns that anybody touched)."""
+        return self._rows(self.rest[index], lambda after, units: after[index])
+
+    def _rows(
+        self, untouched: torch.Tensor, values: Callable[[torch.Tensor, Units], torch.Tensor]
+    ) -> torch.Tensor:
+        """One row for each client: `values` of its state where it touched any, else those `untouched`.
+
+        Rules need a column: if nobody touched anything there is one, of zeros.
+        """
+        if not self.units.any():
+            return self.rest.new_zeros(len(self.clients), 1)
+        rows = untouched.repeat(len(self.clients), 1, 1)
+
+        def write(one: slice) -> None:
+            row = rows[one.start]
+
+            def write_block(after: torch.Tensor, units: Units) -> None:
+                row[units] = values(after, units)
+
+            self._map(self.clients[one.start], write_block)
+
+        map_blocks(write, len(rows), 1)
+        return rows.view(len(rows), -1)
+
+    def _map(self, client: Touched, work: Callable[[torch.Tensor, Units], None]) -> None:
+        map_units(self.layout, client, self.starts, work)
 
     def mean(self, shares: torch.Tensor) -> torch.Tensor:
-        """Weighted mean of the clients' states where anybody touched them: (depth, units, unit).
+        """Weighted mean of the clients' states where anybody touched them: (depth, units, unit) float64.
 
-        The sum of how far they are from `rest`, in float64 and always in the order of the clients.
+        The sum of how far they are from `rest`, always in the order of the clients.
         """
-        share = shares.double()[self.owners]
-        counted = share != 0
-        used = self.places[counted]
-        rest = self.rest[:, self.units].double()
-        change = (self.values[:, counted] - rest[:, used]).mul_(share[counted, None])
-        return rest.index_add(1, used, change)
+        rest, total = self.rest, self.rest.to(torch.float64, copy=True)
+        for client, share in zip(self.clients, shares.tolist(), strict=True):
+
+            def add(after: torch.Tensor, units: Units, share: float = share) -> None:
+                change = after.double().sub_(rest[:, units]).mul_(share)
+                if isinstance(units, slice):
+                    total[:, units] += change
+                else:
+                    total.index_add_(1, units, change)
+
+            if share != 0:
+                self._map(client, add)
+        return total
+
+
+def map_units(
+    layout: MomentsLayout,
+    client: Touched,
+    starts: NDArray[np.int64],
+    work: Callable[[torch.Tensor, Units], T],
+) -> list[T]:
+    """Call `work` with all of a client's values, by blocks, on all cores; results come in their order.
+
+    Args:
+        layout: of model and moments.
+        client: what it sent.
+        starts: first unit of each row of a state in which the client's rows are numbered.
+        work: is given a copy of values (depth, units, unit), and the units of the state that they are of.
+    """
+    values = layout.by_unit(client.values)
+    parts = list(blocks(starts, client.rows, layout.block_units))
+
+    def on_block(one: slice) -> T:
+        own, units = parts[one.start]
+        after = torch.from_numpy(np.array(values[:, own], order="C"))
+        return work(after, units if isinstance(units, slice) else torch.from_numpy(units))
+
+    return map_blocks(on_block, len(parts), 1)
 
 
 class MomentsStrategy(RobustStrategy):
@@ -204,46 +261,75 @@ class MomentsStrategy(RobustStrategy):
         names = moments_layout(self._require_layout()).model.names
         return array_record({name: array_view(arrays[name]) for name in names}), metrics
 
+    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """See `RobustStrategy`; the last round's uploads are no longer needed."""
+        super().set_global(server_round, arrays)
+        self._last = None
+
     def _stack(self, uploads: Sequence[Upload], layout: Layout) -> MomentsRound:
-        """Recover the gradients and verify the update rule; work and memory grow with touched rows."""
+        """Verify the update rule, of each client by itself; work and memory grow with touched rows."""
         own, t = moments_layout(layout), self._steps + 1
         before = torch.from_numpy(own.by_unit(own.state(self._global)))
         rest = self.optimizer.step(before, torch.zeros(()), t)
-        known = [upload for upload in uploads if isinstance(upload, MomentsUpload)]
-        upload = MomentsUpload.concatenate([MomentsUpload.empty(own), *known])
-        upload = upload.take(sorted(range(len(upload)), key=upload.client_ids.__getitem__))
-        upload = upload.without_untouched(rest.view(own.depth, -1).numpy(), own)
-        units = torch.from_numpy(own.units(upload.touched))
-        after, start = torch.from_numpy(own.by_unit(upload.values)), before[:, units]
-        gradients = self.optimizer.recover(start, after)
-        obeyed = self.optimizer.obeyed(start, after, t, self.tolerance)
-        obeyed &= gradients.isfinite()
-        faults = {} if obeyed.all() else _faults(upload, obeyed.view(-1).numpy(), self.optimizer.name)
-        rejections = [Rejection(upload.client_ids[i], fault) for i, fault in faults.items()]
-        if faults:
-            counts = torch.from_numpy(np.diff(upload.offsets) // own.unit)
-            good = torch.tensor([i not in faults for i in range(len(upload))]).repeat_interleave(counts)
-            upload = upload.take([i for i in range(len(upload)) if i not in faults])
-            units, gradients = units[good], gradients[good]
-        union, places = torch.unique(units, return_inverse=True)
+        nothing = rest.view(own.depth, -1).numpy()
         buffers = self._global[own.depth * own.model.d :]
+        known = [upload for upload in uploads if isinstance(upload, MomentsUpload)]
+        sent = {c: (upload, i) for upload in known for i, c in enumerate(upload.client_ids)}
+        order = sorted(sent)
+
+        def judge(one: slice) -> tuple[Touched, str | None]:
+            upload, i = sent[order[one.start]]
+            client = own.without_untouched(upload.client(i), nothing)
+            if not np.isfinite(buffers - client.buffers).all():
+                return client, "NaN or Inf in the buffers"
+            return client, self._fault(client, own, before, t)
+
+        judged = dict(zip(order, map_blocks(judge, len(order), 1), strict=True))
+        good = {c: client for c, (client, fault) in judged.items() if fault is None}
+        touched = np.zeros(own.num_rows, np.bool_)
+        for client in good.values():
+            touched[client.rows] = True
+        places = (np.cumsum(touched) - 1).astype(np.int32)
+        sizes = np.diff(own.unit_starts)
+        units = np.repeat(touched, sizes)
         return MomentsRound(
-            upload.client_ids,
-            upload.num_examples,
-            rejections,
-            len(union) * own.unit,
-            upload,
-            union,
-            places,
-            gradients,
-            rest,
-            buffers,
+            [*good],
+            np.array([sent[c][0].num_examples[sent[c][1]] for c in good]),
+            [Rejection(c, fault) for c, (_, fault) in judged.items() if fault is not None],
+            int(own.widths[touched].sum()),
+            own,
+            [client._replace(rows=places[client.rows]) for client in good.values()],
+            np.array([buffers - client.buffers for client in good.values()]).reshape(len(good), -1),
+            nothing,
+            units,
+            ends_of(sizes[touched]),
+            before[:, torch.from_numpy(units)],
+            self.optimizer,
             self.inspect,
         )
 
+    def _fault(self, client: Touched, own: MomentsLayout, before: torch.Tensor, t: int) -> str | None:
+        """Why a client cannot have taken step `t` from the state `before`, or None."""
+
+        def verify(after: torch.Tensor, units: Units) -> tuple[int, float]:
+            start = before[:, units]
+            obeyed = self.optimizer.obeyed(start, after, t, self.tolerance)
+            gradient = self.optimizer.recover(start, after).double()
+            return obeyed.numel() - int(obeyed.count_nonzero()), float(gradient.square_().sum())
+
+        verified = map_units(own, client, own.unit_starts, verify)
+        broken, square = sum(bad for bad, _ in verified), sum(part for _, part in verified)
+        if broken:
+            name, width = self.optimizer.name, client.values.shape[1]
+            return f"breaks the update rule of {name} in {broken} of {width} coordinates"
+        dtype = client.values.dtype
+        if not square <= float(np.finfo(dtype).max):
+            return f"the squared norm of its recovered gradient overflows {dtype}"
+        return None
+
     def _step(self, matrix: MomentsRound, layout: Layout) -> NDArray[Any]:
         own, self._last = moments_layout(layout), matrix
-        if len(matrix.client_ids) == 0:
+        if len(matrix.clients) == 0:
             raise TooFewClients("no usable upload arrived")
         weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
         result = self.apply(matrix.gradients(self.device), weights.to(self.device))
@@ -251,8 +337,8 @@ class MomentsStrategy(RobustStrategy):
         shares = weights if share is None else share.cpu()
         new = self._global.copy()
         state = own.state(new)
-        state[:] = matrix.rest.view(own.depth, -1).numpy()
-        own.by_unit(state)[:, matrix.units.numpy()] = matrix.mean(shares).numpy()
+        state[:] = matrix.nothing
+        own.by_unit(state)[:, matrix.units] = matrix.mean(shares).numpy()
         if own.model.num_buffers:
             new[state.size :] -= self.aggregate_buffers(matrix.buffers, result, weights).numpy()
         if not np.isfinite(new).all():
@@ -281,7 +367,7 @@ class MomentsStrategy(RobustStrategy):
         benign = among(last.client_ids, honest)
         sums = {}
         for i, slot in enumerate(("theta", *self.optimizer.slots)):
-            away = Rows.of(last.spread_out(last.rest[i, last.units], last.values[i])).squared_distances
+            away = Rows.of(last.slot(i)).squared_distances
             sums[f"spread-{slot}"] = float(away.sqrt()[kept][:, benign].sum())
         return sums
 
@@ -329,17 +415,6 @@ def make_filter(name: str, num_byzantine: NumByzantine) -> RobustStrategy:
     asks = "num_byzantine" in inspect.signature(rule).parameters
     made: RobustStrategy = rule(num_byzantine=num_byzantine) if asks else rule()
     return made
-
-
-def _faults(upload: MomentsUpload, obeyed: NDArray[np.bool_], name: str) -> dict[int, str]:
-    """Positions of the clients of which not every coordinate is obeyed, and the reason to name."""
-    broken = np.flatnonzero(~obeyed)
-    clients, counts = np.unique(np.searchsorted(upload.offsets, broken, side="right") - 1, return_counts=True)
-    return {
-        int(i): f"breaks the update rule of {name} in {count} of {upload.offsets[i + 1] - upload.offsets[i]}"
-        " coordinates"
-        for i, count in zip(clients, counts, strict=True)
-    }
 
 
 class ARFRS(MomentsStrategy):

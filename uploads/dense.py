@@ -25,14 +25,14 @@ class DenseUpload(Upload):
 
     rows: NDArray[Any]
 
-    def take(self, indices: list[int]) -> Self:
-        """Return the uploads of the clients at these positions."""
-        return type(self)(
-            [self.client_ids[i] for i in indices],
-            self.num_examples[indices],
-            [self.metrics[i] for i in indices],
-            self.rows[indices],
-        )
+    def take(self, indices: list[int]) -> "DenseUpload":
+        """Return the uploads of the clients at these positions, whose rows stay where they are."""
+        return SomeOf(self, indices)
+
+    def row(self, index: int) -> NDArray[Any]:
+        """(layout.width,) of the client at this position: a view, if there is an array of all rows."""
+        row: NDArray[Any] = self.rows[index]
+        return row
 
     def write_row(self, index: int, row: NDArray[Any]) -> None:
         """Copy the row of the client at this position into a (layout.width,) array."""
@@ -128,13 +128,40 @@ class OwnUpload(DenseUpload):
         """(1, layout.width), made anew each time."""
         return self._layout.row(self._arrays)[None]
 
-    def take(self, indices: list[int]) -> DenseUpload:  # type: ignore[override]
-        """See `Upload`."""
-        return DenseUpload(self.client_ids, self.num_examples, self.metrics, self.rows).take(indices)
+    def row(self, index: int) -> NDArray[Any]:
+        """See `DenseUpload`."""
+        return self._layout.row(self._arrays)
 
     def write_row(self, index: int, row: NDArray[Any]) -> None:
         """See `DenseUpload`."""
         self._layout.write_row(self._arrays, row)
+
+
+class SomeOf(DenseUpload):
+    """Some clients of a dense upload: one hostile client must not cost a copy of all the others."""
+
+    def __init__(self, upload: DenseUpload, indices: list[int]) -> None:
+        """Take the clients at these positions."""
+        Upload.__init__(
+            self,
+            [upload.client_ids[i] for i in indices],
+            upload.num_examples[indices],
+            [upload.metrics[i] for i in indices],
+        )
+        self._upload, self._indices = upload, indices
+
+    @property
+    def rows(self) -> NDArray[Any]:  # type: ignore[override]
+        """(k, layout.width), made anew each time."""
+        return self._upload.rows[self._indices]
+
+    def row(self, index: int) -> NDArray[Any]:
+        """See `DenseUpload`."""
+        return self._upload.row(self._indices[index])
+
+    def write_row(self, index: int, row: NDArray[Any]) -> None:
+        """See `DenseUpload`."""
+        self._upload.write_row(self._indices[index], row)
 
 
 def _name_fault(names: Sequence[str], expected: Sequence[str]) -> str:

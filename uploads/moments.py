@@ -1,10 +1,10 @@
 """Moments uploads: parameters together with the optimizer's moments, of the rows that a client touched."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, Self
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,61 @@ from byzflower.uploads.layout import Layout
 _PREFIX = "moments/"
 TOUCHED, SPLITS, VALUES, BUFFERS = "touched", "splits", "values", "buffers"
 COMPACT = (TOUCHED, SPLITS, VALUES, BUFFERS)
+# Scalars of a slot in a block: with the temporaries of an optimizer's step they stay in the L2 cache.
+_BLOCK_SCALARS = 1 << 16
+
+
+class Touched(NamedTuple):
+    """What one client sends: the rows that it touched, and its buffers.
+
+    Attributes:
+        rows: (r,) int32 numbers of the rows (see `MomentsLayout`), ascending.
+        values: (depth, width of these rows): theta, then each moment.
+        buffers: (num_buffers,).
+    """
+
+    rows: NDArray[np.int32]
+    values: NDArray[Any]
+    buffers: NDArray[Any]
+
+
+class Block(NamedTuple):
+    """Neighbouring values of one client, few enough to stay in the cache.
+
+    Attributes:
+        own: where they are among the client's, in units.
+        units: where they belong in the state, in units; a slice if they are neighbours there, too.
+    """
+
+    own: slice
+    units: slice | NDArray[np.int64]
+
+
+def blocks(starts: NDArray[np.int64], rows: NDArray[np.int32], size: int) -> Iterator[Block]:
+    """Cut the values of some rows of a state into blocks, also within long rows.
+
+    Args:
+        starts: (number of rows in the state + 1,) first unit of each, and where the last one ends.
+        rows: ascending; the values are those of these rows, one after the other.
+        size: units in a block, at most.
+    """
+    done = 0
+    for few in (rows[first : first + size] for first in range(0, len(rows), size)):
+        sizes = starts[few + 1] - starts[few]
+        ends = done + np.cumsum(sizes)
+        begins = ends - sizes
+        shifts = starts[few] - begins
+        for start in range(done, int(ends[-1]), size):
+            stop = min(start + size, int(ends[-1]))
+            first, last = np.searchsorted(ends, [start, stop - 1], "right")
+            own, units = slice(start, stop), slice(int(start + shifts[first]), int(stop + shifts[last]))
+            if units.stop - units.start == stop - start:
+                yield Block(own, units)
+                continue
+            part = slice(first, last + 1)
+            counts = np.minimum(ends[part], stop) - np.maximum(begins[part], start)
+            yield Block(own, np.arange(start, stop) + np.repeat(shifts[part], counts))
+        done = int(ends[-1])
 
 
 @dataclass(frozen=True)
@@ -71,6 +126,11 @@ class MomentsLayout:
         return 1 + len(self.slots)
 
     @cached_property
+    def rows(self) -> NDArray[np.int32]:
+        """(num_rows,) the number of every row."""
+        return np.arange(self.num_rows, dtype=np.int32)
+
+    @cached_property
     def widths(self) -> NDArray[np.int64]:
         """(num_rows,) parameters in each row."""
         return np.diff(self.starts)
@@ -84,14 +144,15 @@ class MomentsLayout:
         """
         return int(self.widths[0]) if (self.widths == self.widths[0]).all() else 1
 
-    def units(self, rows: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Units of the given rows, one row after the other."""
-        if self.num_rows * self.unit == self.model.d:
-            return rows.astype(np.int64)
-        widths = self.widths[rows]
-        ends = np.cumsum(widths)
-        total = int(ends[-1]) if len(ends) else 0
-        return np.repeat(self.starts[rows] - (ends - widths), widths) + np.arange(total)
+    @property
+    def block_units(self) -> int:
+        """Units in a block."""
+        return max(1, _BLOCK_SCALARS // self.unit)
+
+    @cached_property
+    def unit_starts(self) -> NDArray[np.int64]:
+        """(num_rows + 1,) first unit of each row, and where the last one ends."""
+        return self.starts // self.unit
 
     def by_unit(self, state: NDArray[Any]) -> NDArray[Any]:
         """A view (..., units, unit) of (..., columns)."""
@@ -100,6 +161,26 @@ class MomentsLayout:
     def state(self, row: NDArray[Any]) -> NDArray[Any]:
         """Parameters and moments in a row of `full`: a view (depth, d)."""
         return row[: self.depth * self.model.d].reshape(self.depth, self.model.d)
+
+    def without_untouched(self, client: Touched, rest: NDArray[Any]) -> Touched:
+        """Leave out rows that are exactly what a gradient of 0 makes of them; without a copy if none is.
+
+        Args:
+            client: what it sent.
+            rest: (depth, d) state of a client that touched nothing.
+        """
+        if len(client.rows) == 0:
+            return client
+        sizes = np.diff(self.unit_starts)[client.rows]
+        values, others = self.by_unit(client.values), self.by_unit(rest)
+        differs = np.empty(values.shape[1], np.bool_)
+        for own, units in blocks(self.unit_starts, client.rows, self.block_units):
+            differs[own] = (values[:, own] != others[:, units]).any(axis=(0, 2))
+        keep = np.logical_or.reduceat(differs, np.cumsum(sizes) - sizes)
+        if keep.all():
+            return client
+        kept = values[:, np.repeat(keep, sizes)].reshape(self.depth, -1)
+        return Touched(client.rows[keep], kept, client.buffers)
 
 
 @lru_cache(maxsize=32)
@@ -131,126 +212,72 @@ class MomentsUpload(Upload):
     gradient of 0, and the server knows what that makes of it.
 
     Attributes:
-        splits: (k + 1,) int64, client i's rows are touched[splits[i]:splits[i + 1]].
-        touched: (nnz,) int32 rows (see `MomentsLayout`), ascending for each client.
-        values: (depth, width of all touched rows): theta, then each moment.
+        touched: of each client, (r,) int32 rows, ascending.
+        values: of each client, (depth, width of these rows).
         buffers: (k, num_buffers).
-        offsets: (k + 1,) int64, client i's values are values[:, offsets[i]:offsets[i + 1]].
     """
 
     kind: ClassVar[str] = "moments"
 
-    splits: NDArray[np.int64]
-    touched: NDArray[np.int32]
-    values: NDArray[Any]
+    touched: Sequence[NDArray[np.int32]]
+    values: Sequence[NDArray[Any]]
     buffers: NDArray[Any]
-    offsets: NDArray[np.int64]
 
-    def rows_of(self, i: int) -> NDArray[np.int32]:
-        """Rows that the i-th client touched."""
-        return self.touched[self.splits[i] : self.splits[i + 1]]
+    def client(self, index: int) -> Touched:
+        """What the client at this position sends: views."""
+        return Touched(self.touched[index], self.values[index], self.buffers[index])
 
-    def values_of(self, i: int) -> NDArray[Any]:
-        """The i-th client's values of these rows: (depth, width), a view."""
-        return self.values[:, self.offsets[i] : self.offsets[i + 1]]
-
-    def take(self, indices: list[int]) -> Self:
+    def take(self, indices: list[int]) -> "MomentsUpload":
         """Return the uploads of the clients at these positions."""
-        return type(self)(
+        return MomentsUpload(
             [self.client_ids[i] for i in indices],
             self.num_examples[indices],
             [self.metrics[i] for i in indices],
-            _ends(np.diff(self.splits)[indices]),
-            np.concatenate([self.touched[:0], *(self.rows_of(i) for i in indices)]),
-            np.concatenate([self.values[:, :0], *(self.values_of(i) for i in indices)], axis=1),
+            [self.touched[i] for i in indices],
+            [self.values[i] for i in indices],
             self.buffers[indices],
-            _ends(np.diff(self.offsets)[indices]),
         )
 
-    @classmethod
-    def empty(cls, layout: MomentsLayout) -> Self:
-        """The upload of no clients."""
-        dtype = layout.full.row_dtype
-        return cls(
-            [],
-            np.empty(0),
-            [],
-            np.zeros(1, np.int64),
-            np.empty(0, np.int32),
-            np.empty((layout.depth, 0), dtype),
-            np.empty((0, layout.model.num_buffers), dtype),
-            np.zeros(1, np.int64),
-        )
-
-    @classmethod
-    def concatenate(cls, uploads: "Sequence[MomentsUpload]") -> "MomentsUpload":
-        """All clients of several uploads (at least one), in their order."""
-        return cls(
-            [client for upload in uploads for client in upload.client_ids],
-            np.concatenate([upload.num_examples for upload in uploads]),
-            [metrics for upload in uploads for metrics in upload.metrics],
-            _ends(np.concatenate([np.diff(upload.splits) for upload in uploads])),
-            np.concatenate([upload.touched for upload in uploads]),
-            np.concatenate([upload.values for upload in uploads], axis=1),
-            np.concatenate([upload.buffers for upload in uploads]),
-            _ends(np.concatenate([np.diff(upload.offsets) for upload in uploads])),
-        )
-
-    def without_untouched(self, rest: NDArray[Any], layout: MomentsLayout) -> Self:
+    def without_untouched(self, rest: NDArray[Any], layout: MomentsLayout) -> "MomentsUpload":
         """Leave out rows that are exactly what a gradient of 0 makes of them.
 
         Args:
             rest: (depth, d) state of a client that touched nothing.
             layout: of the broadcast.
         """
-        if len(self.touched) == 0:
-            return self
-        widths = layout.widths[self.touched]
-        untouched = layout.by_unit(rest)[:, layout.units(self.touched)]
-        differs = (layout.by_unit(self.values) != untouched).any(axis=(0, 2)).repeat(layout.unit)
-        keep = np.logical_or.reduceat(differs, np.cumsum(widths) - widths)
-        if keep.all():
-            return self
-        kept = np.repeat(keep, widths)
-        return dataclasses.replace(
-            self,
-            splits=_ends(keep)[self.splits],
-            touched=self.touched[keep],
-            values=self.values[:, kept],
-            offsets=_ends(kept)[self.offsets],
+        clients = [layout.without_untouched(self.client(i), rest) for i in range(len(self))]
+        return MomentsUpload(
+            self.client_ids,
+            self.num_examples,
+            self.metrics,
+            [client.rows for client in clients],
+            [client.values for client in clients],
+            self.buffers,
         )
-
-    def completed(self, rest: NDArray[Any], layout: MomentsLayout) -> NDArray[Any]:
-        """All parameters and moments of every client: (k, depth, d).
-
-        Args:
-            rest: (depth, d) state of a client that touched nothing.
-            layout: of the broadcast.
-        """
-        states = np.repeat(rest[None], len(self), axis=0)
-        for i in range(len(self)):
-            mine = layout.by_unit(states[i])
-            mine[:, layout.units(self.rows_of(i))] = layout.by_unit(self.values_of(i))
-        return states
 
     def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
         """The compact form, for one client or many."""
-        return dict(zip(COMPACT, (self.touched, self.splits, self.values, self.buffers), strict=True))
+        own = moments_layout(layout)
+        nothing = np.empty((own.depth, 0), layout.row_dtype)
+        values = np.concatenate([nothing, *self.values], axis=1) if len(self) != 1 else self.values[0]
+        touched = np.concatenate([np.empty(0, np.int32), *self.touched])
+        splits = ends_of([len(rows) for rows in self.touched])
+        return dict(zip(COMPACT, (touched, splits, values, self.buffers), strict=True))
 
     def client_bytes(self, layout: Layout) -> list[int]:
         """Bytes of the compact form of each client."""
-        values = np.diff(self.offsets) * len(self.values) * self.values.itemsize
-        rows = np.diff(self.splits) * self.touched.itemsize + 2 * self.splits.itemsize
-        return [int(b) for b in values + rows + self.buffers.shape[1] * self.buffers.itemsize]
+        each = 2 * np.dtype(np.int64).itemsize + layout.num_buffers * layout.row_dtype.itemsize
+        return [
+            rows.nbytes + values.nbytes + each for rows, values in zip(self.touched, self.values, strict=True)
+        ]
 
     @staticmethod
     def names(layout: Layout) -> tuple[str, ...]:
         """Names of the full form's arrays, in order."""
         return layout.names
 
-    @classmethod
+    @staticmethod
     def from_payload(
-        cls,
         arrays: Mapping[str, NDArray[Any]],
         layout: Layout,
         client_ids: list[int],
@@ -258,37 +285,68 @@ class MomentsUpload(Upload):
         metrics: list[dict[str, float]],
         *,
         cohort: bool,
-    ) -> Self:
-        """Rebuild either form from untrusted arrays.
+    ) -> "MomentsUpload":
+        """Rebuild either form from untrusted arrays, as views.
 
         Raises:
             Rejected: with the reason.
         """
         own = moments_layout(layout)
-        if tuple(arrays) == COMPACT:
-            touched, splits, values, buffers = (arrays[name] for name in COMPACT)
-            offsets = _check_compact(touched, splits, values, buffers, own, len(client_ids))
-            return cls(client_ids, num_examples, metrics, splits, touched, values, buffers, offsets)
-        dense = DenseUpload.from_payload(arrays, layout, client_ids, num_examples, metrics, cohort=cohort)
-        return cls.of_rows(dense, own)
-
-    @classmethod
-    def of_rows(cls, dense: DenseUpload, layout: MomentsLayout) -> Self:
-        """Take all rows of clients that sent all arrays."""
-        k, d, state = len(dense), layout.model.d, layout.depth * layout.model.d
-        return cls(
-            dense.client_ids,
-            dense.num_examples,
-            dense.metrics,
-            np.arange(k + 1) * layout.num_rows,
-            np.tile(np.arange(layout.num_rows, dtype=np.int32), k),
-            dense.rows[:, :state].reshape(k, layout.depth, d).swapaxes(0, 1).reshape(layout.depth, k * d),
-            dense.rows[:, state:],
-            np.arange(k + 1) * d,
+        if tuple(arrays) != COMPACT:
+            dense = DenseUpload.from_payload(arrays, layout, client_ids, num_examples, metrics, cohort=cohort)
+            return FullMoments(dense, own)
+        touched, splits, values, buffers = (arrays[name] for name in COMPACT)
+        offsets = _check_compact(touched, splits, values, buffers, own, len(client_ids))
+        return MomentsUpload(
+            client_ids,
+            num_examples,
+            metrics,
+            [touched[start:stop] for start, stop in pairwise(splits)],
+            [values[:, start:stop] for start, stop in pairwise(offsets)],
+            buffers,
         )
 
 
-def _ends(sizes: NDArray[Any]) -> NDArray[np.int64]:
+class FullMoments(MomentsUpload):
+    """The full form: every client touched all rows. Of a client alone, a row is made anew each time."""
+
+    def __init__(self, dense: DenseUpload, layout: MomentsLayout) -> None:
+        """Read dense uploads of model and moments."""
+        Upload.__init__(self, dense.client_ids, dense.num_examples, dense.metrics)
+        self._dense, self._own = dense, layout
+
+    @property
+    def touched(self) -> list[NDArray[np.int32]]:  # type: ignore[override]
+        """All rows, of each client."""
+        return [self._own.rows] * len(self)
+
+    @property
+    def values(self) -> list[NDArray[Any]]:  # type: ignore[override]
+        """The state of each client."""
+        return [self._own.state(self._dense.row(i)) for i in range(len(self))]
+
+    @property
+    def buffers(self) -> NDArray[Any]:  # type: ignore[override]
+        """(k, num_buffers)."""
+        return self._dense.rows[:, self._own.depth * self._own.model.d :]
+
+    def client(self, index: int) -> Touched:
+        """What the client at this position sends."""
+        row = self._dense.row(index)
+        state = self._own.state(row)
+        return Touched(self._own.rows, state, row[state.size :])
+
+    def take(self, indices: list[int]) -> MomentsUpload:  # type: ignore[override]
+        """See `Upload`."""
+        return FullMoments(self._dense.take(indices), self._own)
+
+    def client_bytes(self, layout: Layout) -> list[int]:
+        """Bytes of the compact form with all rows."""
+        rows = layout.width * layout.row_dtype.itemsize + self._own.rows.nbytes
+        return [rows + 2 * np.dtype(np.int64).itemsize] * len(self)
+
+
+def ends_of(sizes: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
     """Where parts of these sizes begin, one after the other, and where the last ends."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -321,7 +379,7 @@ def _check_compact(
         splits.shape != (k + 1,)
         or splits[0] != 0
         or splits[-1] != len(touched)
-        or (np.diff(splits) < 0).any()
+        or (splits[1:] < splits[:-1]).any()
     ):
         raise Rejected(f"{SPLITS!r} does not divide {len(touched)} touched rows among {k} clients")
     if len(touched) and not (touched.min() >= 0 and touched.max() < layout.num_rows):
@@ -330,7 +388,7 @@ def _check_compact(
     descends[splits[1:-1][(splits[1:-1] > 0) & (splits[1:-1] < len(touched))] - 1] = False
     if descends.any():
         raise Rejected("touched rows are not ascending, each once")
-    offsets = _ends(layout.widths[touched])
+    offsets = ends_of(layout.widths[touched])
     if values.shape != (layout.depth, offsets[-1]):
         raise Rejected(f"{VALUES!r} has shape {values.shape}, expected {(layout.depth, int(offsets[-1]))}")
     if buffers.shape != (k, layout.model.num_buffers):
