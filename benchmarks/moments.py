@@ -65,11 +65,9 @@ def work(num_items, clients, rows):
         list(range(clients)),
         np.ones(clients),
         [{} for _ in range(clients)],
-        splits,
-        touched.astype(np.int32),
-        after.reshape(3, -1).numpy(),
+        np.split(touched.astype(np.int32), splits[1:-1]),
+        np.split(after.reshape(3, -1).numpy(), splits[1:-1] * own.unit, axis=1),
         np.empty((clients, 0), np.float32),
-        splits * own.unit,
     )
     uniform = torch.full((clients,), 1 / clients, dtype=torch.float64)
     seconds = []

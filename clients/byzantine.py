@@ -1,11 +1,10 @@
 """A client that attacks with what it knows by itself."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.common import NDArrays, RecordDict, Scalar
+from flwr.common import NDArrays, RecordDict
 from numpy.typing import NDArray
 
 from byzflower.attacks import (
@@ -21,6 +20,7 @@ from byzflower.clients.benign import BenignClient
 from byzflower.clients.settings import ClientSettings
 from byzflower.clients.trainer import Batch
 from byzflower.numerics.randomness import torch_generator
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
 
 
@@ -71,13 +71,11 @@ class ByzantineClient(BenignClient):
         corrupted: NDArray[Any] = self.attack.corrupt(view).numpy()
         return corrupted
 
-    def _upload(
-        self, parameters: NDArrays, server_round: int, config: Mapping[str, Scalar]
-    ) -> tuple[NDArrays, float]:
+    def _learn(self, parameters: NDArrays, server_round: int, kind: UploadKind) -> tuple[NDArrays, float]:
         if self._is_overwritten(server_round):
-            gradient = config.get("upload") == "gradient"
-            return [np.zeros_like(p) for p in parameters] if gradient else parameters, 0.0
-        return super()._upload(parameters, server_round, config)
+            model = parameters[: len(self._space().layout.names)]
+            return [np.zeros_like(p) for p in model] if kind.learned == "gradient" else model, 0.0
+        return super()._learn(parameters, server_round, kind)
 
     def _is_overwritten(self, server_round: int) -> bool:
         return (

@@ -27,7 +27,6 @@ from byzflower.server.config.classification import RunConfig
 from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import Config
 from byzflower.server.recorder import Checkpoint, Record, Recorder, RunFolderError, detection, naming
-from byzflower.strategies.arfrs import MomentsStrategy
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
 from byzflower.strategies.sampling import wait_for_nodes
@@ -316,7 +315,7 @@ class ServerScoredFederation(Federation):
         config, attack = self.config, self.config.collusive_attack()
         masks = config.make_mask_attack()
         observed = config.diagnostics or config.embed_rounds
-        watch = observed and not isinstance(self.robust, MomentsStrategy)
+        watch = observed and not self.robust.upload.measures_itself
         if attack is None and masks is None and not watch:
             return None
         return Adversary(
@@ -343,14 +342,16 @@ class ServerScoredFederation(Federation):
 
     def _observed(self, server_round: int) -> Record:
         observed: Record = {}
-        if not isinstance(self.robust, MomentsStrategy):
+        kind, last, byzantine = self.robust.upload, self.robust.last_round, self.config.byzantine_ids()
+        if not kind.measures_itself:
             return observed
-        byzantine = self.config.byzantine_ids()
         if self.config.diagnostics:
-            observed["diagnostics"] = self.robust.resilience(set(range(self.config.clients)) - byzantine)
-        if server_round in self.config.embed_rounds and (clients := self.robust.last_round.clients):
-            planes = {what: principal_plane(rows) for what, rows in self.robust.seen().items()}
-            who = [i for i, client in enumerate(clients) if client in byzantine]
+            kept = last.clients if last.selected is None else last.selected
+            benign = set(range(self.config.clients)) - byzantine
+            observed["diagnostics"] = kind.observe(kept, benign) if last.skipped is None else {}
+        if server_round in self.config.embed_rounds and last.clients:
+            planes = {what: principal_plane(rows) for what, rows in kind.views().items()}
+            who = [i for i, client in enumerate(last.clients) if client in byzantine]
             observed["planes"] = {**planes, "byzantine": who}
         return observed
 

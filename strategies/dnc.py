@@ -8,8 +8,9 @@ import torch
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.krum import best_rows
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,

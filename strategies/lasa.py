@@ -7,8 +7,9 @@ import torch
 
 from byzflower.numerics.columns import count_signs, middle_value
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.layers import combine_layers, split_layers
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.pre_aggregation import Sparsify
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
 

@@ -7,7 +7,8 @@ import torch
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.subsets import cheapest_subset
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,

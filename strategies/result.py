@@ -22,6 +22,7 @@ class AggregationResult:
         weights: (n,) the weights of the rows in the aggregate, for rules that weight; else None.
         info: numbers worth recording, e.g. scores' extremes.
         reasons: why rows were left out, by position, for rules that say.
+        moves: boolean (d,), the columns that may step; None for all.
     """
 
     gradient: torch.Tensor
@@ -29,6 +30,7 @@ class AggregationResult:
     weights: torch.Tensor | None = None
     info: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[int, str] = field(default_factory=dict)
+    moves: torch.Tensor | None = None
 
     def for_clients(self, rows: Rows) -> "AggregationResult":
         """Say `selected` and `weights` of the clients that the rows were made of.

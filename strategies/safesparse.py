@@ -1,5 +1,6 @@
 """SafeSparse: masks that differ from the others' and signs that agree too well give attackers away."""
 
+import dataclasses
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,10 @@ from byzflower.numerics.columns import middle_value
 from byzflower.numerics.packed_rows import PackedRows, mean_of_contributors
 from byzflower.numerics.packs import DEFAULT_PACK_SIZE
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions, kind_of
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
+from byzflower.uploads.topk import Densify, TopK
 
 # Means of equal scores or distances may differ from them in the last bit; and eps must be positive.
 _ROUNDING, _TINY = 1 + 1e-12, 1e-12
@@ -232,8 +235,11 @@ class SafeSparse(RobustStrategy):
             options: see `RobustStrategy`; `upload` is "topk" by default, and `densify` not a choice. With
                 pre-aggregations, which make dense rows, there are no masks left to inspect.
         """
-        options.setdefault("upload", "topk")
-        options["densify"] = "zero" if options.get("pre") else "contributors"
+        mode: Densify = "zero" if options.get("pre") else "contributors"
+        kind = kind_of(options.pop("upload", "topk"), options.pop("pack_size", None))
+        options.pop("densify", None)
+        self.pack_size = kind.pack_size if isinstance(kind, TopK) else DEFAULT_PACK_SIZE
+        options["upload"] = dataclasses.replace(kind, densify=mode) if isinstance(kind, TopK) else kind
         super().__init__(**options)
         _check_parameters(beta, gamma, magnitude_guard)
         self.beta, self.gamma = beta, gamma

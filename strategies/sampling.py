@@ -1,7 +1,9 @@
-"""Which nodes there are."""
+"""Which nodes there are, and which clients are asked."""
 
 import time
+from collections.abc import Sequence
 
+import numpy as np
 from flwr.server import Grid
 
 
@@ -22,3 +24,15 @@ def wait_for_nodes(grid: Grid, minimum: int, poll_seconds: float = 0.05, timeout
         if time.monotonic() > deadline:
             raise TimeoutError(f"{len(nodes)} nodes connected after {timeout:.0f} s, {minimum} are needed")
         time.sleep(poll_seconds)
+
+
+def sample_clients(
+    num_clients: int, strata: Sequence[Sequence[int]], fraction: float, random: np.random.Generator
+) -> set[int]:
+    """Draw logical clients, of every stratum as many as its size asks for."""
+    count = max(1, int(num_clients * fraction))
+    drawn: set[int] = set()
+    for group in strata or [list(range(num_clients))]:
+        share = round(count * len(group) / num_clients)
+        drawn.update(group[i] for i in random.choice(len(group), share, replace=False).tolist())
+    return drawn

@@ -1,27 +1,43 @@
-"""What travels between clients and server: typed, validated uploads in both of Flower's dialects."""
+"""What travels between clients and server: a file for each kind of upload, with both its doors."""
 
 from byzflower.numerics.packs import Packs
-from byzflower.uploads.base import Ignored, Rejected, Rejection, Upload, UploadFormat
+from byzflower.uploads.base import Ignored, Rejected, Rejection, Upload
 from byzflower.uploads.codec import collect_uploads, decode_reply, encode_upload
-from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.dense import DenseUpload, Gradients, Weights
+from byzflower.uploads.items import Items, ItemUpload
+from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.moments import Moments, MomentsUpload
+from byzflower.uploads.registry import UPLOADS, upload_kind
 from byzflower.uploads.roster import Roster
-from byzflower.uploads.topk import SparseModel, TopKFormat, TopKUpload
+from byzflower.uploads.topk import SparseModel, TopK, TopKUpload
 
 __all__ = [
+    "UPLOADS",
+    "Aggregate",
+    "Broadcast",
     "DenseUpload",
+    "Forged",
+    "Gradients",
     "Ignored",
+    "ItemUpload",
+    "Items",
     "Layout",
+    "Moments",
+    "MomentsUpload",
     "Packs",
     "Rejected",
     "Rejection",
     "Roster",
     "SparseModel",
-    "TopKFormat",
+    "TopK",
     "TopKUpload",
     "Upload",
-    "UploadFormat",
+    "UploadKind",
+    "UploadRound",
+    "Weights",
     "collect_uploads",
     "decode_reply",
     "encode_upload",
+    "upload_kind",
 ]

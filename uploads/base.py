@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +77,12 @@ class Upload(ABC):
         return len(self.client_ids)
 
     @abstractmethod
-    def take(self, indices: list[int]) -> Self:
+    def take(self, indices: list[int]) -> "Upload":
         """Return the uploads of the clients at these positions."""
+
+    def part(self, indices: list[int]) -> "Upload":
+        """The uploads of the clients at these ascending positions; views where that is possible."""
+        return self.take(indices)
 
     @abstractmethod
     def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
@@ -87,29 +91,6 @@ class Upload(ABC):
     @abstractmethod
     def client_bytes(self, layout: Layout) -> list[int]:
         """Bytes of array payload that each client sends when it is alone on its node."""
-
-
-class UploadFormat(Protocol):
-    """How a server reads one kind of upload (the class of the upload itself, where that says it all)."""
-
-    def names(self, layout: Layout) -> tuple[str, ...]:
-        """Names of the arrays of an ordinary client's reply, in order."""
-
-    def from_payload(
-        self,
-        arrays: Mapping[str, NDArray[Any]],
-        layout: Layout,
-        client_ids: list[int],
-        num_examples: NDArray[np.float64],
-        metrics: list[dict[str, float]],
-        *,
-        cohort: bool,
-    ) -> Upload:
-        """Rebuild what `Upload.payload` made, from untrusted arrays.
-
-        Raises:
-            Rejected: with the reason.
-        """
 
 
 def is_client_id(value: object) -> bool:

@@ -19,11 +19,11 @@ from byzflower.uploads.base import (
     Rejected,
     Rejection,
     Upload,
-    UploadFormat,
     check_num_examples,
     is_client_id,
     number,
 )
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.roster import Hearing, ReplyFault, Roster, Said
 
@@ -71,7 +71,7 @@ def encode_upload(
 
 
 def decode_reply(
-    message: Message, kind: UploadFormat, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
+    message: Message, kind: UploadKind, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[Upload | None, list[ReplyFault]]:
     """Decode one untrusted reply.
 
@@ -170,13 +170,13 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 
 
 def _decode_content(
-    content: RecordDict, node: int, kind: UploadFormat, layout: Layout, weighted_by_key: str
+    content: RecordDict, node: int, kind: UploadKind, layout: Layout, weighted_by_key: str
 ) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
     sizes, faults = clients.believable()
     limit = max(layout.width * layout.row_dtype.itemsize * len(clients.client_ids), 8 * layout.width)
-    upload = kind.from_payload(
+    upload = kind.decode(
         {name: array_view(array, limit) for name, array in record.items()},
         layout,
         clients.client_ids,
@@ -236,7 +236,7 @@ def decode_evaluation(
 
 def collect_uploads(
     replies: Iterable[Message],
-    kind: UploadFormat,
+    kind: UploadKind,
     layout: Layout,
     roster: Roster,
     weighted_by_key: str = NUM_EXAMPLES,

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,14 +29,14 @@ class DenseUpload(Upload):
 
     rows: NDArray[Any]
 
-    def take(self, indices: list[int]) -> Self:
-        """Return the uploads of the clients at these positions."""
-        return type(self)(
-            [self.client_ids[i] for i in indices],
-            self.num_examples[indices],
-            [self.metrics[i] for i in indices],
-            self.rows[indices],
-        )
+    def take(self, indices: list[int]) -> "DenseUpload":
+        """Return the uploads of the clients at these positions, whose rows stay where they are."""
+        return SomeOf(self, indices)
+
+    def row(self, index: int) -> NDArray[Any]:
+        """(layout.width,) of the client at this position: a view, if there is an array of all rows."""
+        row: NDArray[Any] = self.rows[index]
+        return row
 
     def write_row(self, index: int, row: NDArray[Any]) -> None:
         """Copy the row of the client at this position into a (layout.width,) array."""
@@ -73,13 +73,40 @@ class OwnUpload(DenseUpload):
         """(1, layout.width), made anew each time."""
         return self._layout.row(self._arrays)[None]
 
-    def take(self, indices: list[int]) -> DenseUpload:  # type: ignore[override]
-        """Put them into a row, and take that."""
-        return DenseUpload(self.client_ids, self.num_examples, self.metrics, self.rows).take(indices)
+    def row(self, index: int) -> NDArray[Any]:
+        """(layout.width,), made anew each time."""
+        return self._layout.row(self._arrays)
 
     def write_row(self, index: int, row: NDArray[Any]) -> None:
         """Copy the arrays into a (layout.width,) array."""
         self._layout.write_row(self._arrays, row)
+
+
+class SomeOf(DenseUpload):
+    """Some clients of a dense upload: one hostile client must not cost a copy of all the others."""
+
+    def __init__(self, upload: DenseUpload, indices: list[int]) -> None:
+        """Take the clients at these positions."""
+        Upload.__init__(
+            self,
+            [upload.client_ids[i] for i in indices],
+            upload.num_examples[indices],
+            [upload.metrics[i] for i in indices],
+        )
+        self._upload, self._indices = upload, indices
+
+    @property
+    def rows(self) -> NDArray[Any]:  # type: ignore[override]
+        """(k, layout.width), made anew each time."""
+        return self._upload.rows[self._indices]
+
+    def row(self, index: int) -> NDArray[Any]:
+        """Of the client at this position among those taken."""
+        return self._upload.row(self._indices[index])
+
+    def write_row(self, index: int, row: NDArray[Any]) -> None:
+        """Copy the row of the client at this position among those taken."""
+        self._upload.write_row(self._indices[index], row)
 
 
 @dataclass
@@ -95,6 +122,10 @@ class DenseRound(UploadRound):
     def gradients(self, device: torch.device) -> torch.Tensor:
         """The (n, d) matrix; on the CPU, a view."""
         return self.rows[:, : self.d].to(device)
+
+    def matrix(self) -> torch.Tensor:
+        """The (n, d) matrix, a view."""
+        return self.rows[:, : self.d]
 
     @property
     def buffers(self) -> torch.Tensor:

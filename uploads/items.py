@@ -80,7 +80,7 @@ class ItemUpload(Upload):
         return list((sizes + self.dense.shape[1] * self.dense.itemsize).tolist())
 
     def part(self, indices: list[int]) -> Self:
-        """The uploads of the clients at these ascending positions; views if they are all, or the first ones."""
+        """The uploads of the clients at these ascending positions; views of all, or of the first ones."""
         if len(indices) == len(self):
             return self
         if indices != list(range(len(indices))):
@@ -96,7 +96,6 @@ class ItemUpload(Upload):
             rows=self.rows[rows],
             dense=self.dense[: len(indices)],
         )
-
 
 
 class CraftedItems(NamedTuple):
@@ -266,9 +265,7 @@ class Items(UploadKind):
         sizes = upload.num_examples[order]
         return ItemRound(clients, sizes, rejections, sent.layout.width, upload, norms, m)
 
-    def step(
-        self, rows: ItemRound, aggregate: Aggregate, sent: Broadcast, server_lr: float
-    ) -> NDArray[Any]:
+    def step(self, rows: ItemRound, aggregate: Aggregate, sent: Broadcast, server_lr: float) -> NDArray[Any]:
         """Step the items that move, and what is outside the table."""
         gradient = aggregate.gradient.numpy()
         if self.server_optimizer == "adam":

@@ -1,8 +1,8 @@
 """What a kind of upload has to say, from the server's broadcast to its next model, in one class.
 
-A rule and a kind of upload are independent choices. Each kind is a class in a file of its own, with both doors:
-what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded, how a round
-of them becomes rows, how the aggregate becomes the next model, and how an adversary writes a forged one.
+A rule and a kind of upload are independent choices. Each kind is a class in a file of its own, with both
+doors: what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded, how
+a round of them becomes rows, how the aggregate becomes the next model, and how an adversary forges one.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,9 @@ from byzflower.uploads.layout import Layout
 UPLOAD = "upload"  # under this key clients are told the name of the kind
 
 Memory = dict[str, NDArray[Any]]
-Place = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# An attack on what is sent: (f, d) rows to upload; benign rows, what each sent, size and number of packs of a
+# client -> (f, d) rows and (f, P) what is sent of them.
+Place = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, int], tuple[torch.Tensor, torch.Tensor]]
 
 
 class Broadcast(NamedTuple):
@@ -136,6 +138,8 @@ class UploadKind(ABC):
         by_contributors: whether rules see, of each column, only the clients that sent it.
         by_item: whether its rules aggregate item by item (`ItemStrategy`).
         owns_step: whether the step is the clients' own, so that the server's step size must be 1.
+        measures_itself: whether it has an account of its own of how a round's uploads lie (`observe`, `views`).
+        own_buffers: whether clients that learned a gradient send their buffers as they are, not their steps.
     """
 
     name: ClassVar[str]
@@ -143,6 +147,8 @@ class UploadKind(ABC):
     by_contributors: bool = False
     by_item: ClassVar[bool] = False
     owns_step: ClassVar[bool] = False
+    own_buffers: ClassVar[bool] = False
+    measures_itself: ClassVar[bool] = False
 
     # -- what the server sends -------------------------------------------------------------------
 
@@ -253,8 +259,8 @@ class UploadKind(ABC):
         new: NDArray[Any] = np.subtract(sent.row, step, out=step)
         return new
 
-    def taken(self, new: NDArray[Any], sent: Broadcast) -> None:
-        """Be told that the server took the step to `new`: the time to remember something."""
+    def taken(self, new: NDArray[Any], sent: Broadcast) -> None:  # noqa: B027
+        """Be told that the server took the step to `new`; kinds without memory do not care."""
 
     def model(self, new: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
         """The model's named arrays in a row that was, or could be, broadcast."""
@@ -269,14 +275,14 @@ class UploadKind(ABC):
         """Numbers worth recording of a round in which so many clients sent so many bytes."""
         return {}
 
-    def observe(self, kept: Collection[int], benign: Collection[int]) -> dict[str, float] | None:
-        """What this kind measures of its last round by itself; None if that is for the adversary to do.
+    def observe(self, kept: Collection[int], benign: Collection[int]) -> dict[str, float]:
+        """What this kind measures of the last round in which the server stepped.
 
         Args:
             kept: ids of the clients that the rule kept.
             benign: ids of the clients that are no attackers.
         """
-        return None
+        return {}
 
     def views(self) -> dict[str, torch.Tensor]:
         """What can be drawn of the last round's uploads, by name: (n, columns) each."""
@@ -285,17 +291,41 @@ class UploadKind(ABC):
     # -- what an adversary writes ----------------------------------------------------------------
 
     def crafted(
-        self, clients: list[int], gradients: torch.Tensor, benign: Any, place: Place | None
+        self, clients: list[int], gradients: torch.Tensor, benign: Callable[[], Any], place: Place | None
     ) -> Forged:
         """Prepare forged uploads of some clients.
 
         Args:
             clients: f ids.
             gradients: (f, d) what they are to upload.
-            benign: the benign clients' round.
+            benign: gives the benign clients' round.
             place: an attack's own choice of what is sent, where the kind leaves one.
         """
         return Forged(clients, gradients, torch.empty(0))
+
+    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any]:
+        """What rules read of a round in which some clients' rows are crafted.
+
+        Args:
+            benign: the benign clients' round.
+            clients: f ids of the others.
+
+        Returns:
+            A function of (f, d) crafted rows; what it returned before is overwritten.
+        """
+        order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
+        theirs = [order[c] for c in clients]
+        rows: list[torch.Tensor] = []
+
+        def gradients(crafted: torch.Tensor) -> torch.Tensor:
+            if not rows:  # few attacks ask
+                known = benign.matrix()
+                rows.append(known.new_empty(len(order), crafted.shape[1]))
+                rows[0][[order[c] for c in benign.client_ids]] = known
+            rows[0][theirs] = crafted.to(rows[0])
+            return rows[0]
+
+        return gradients
 
     @abstractmethod
     def forge(self, upload: Any, forged: Forged, sent: Broadcast) -> Upload:
@@ -307,7 +337,7 @@ class UploadKind(ABC):
         """What must be saved with the model."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
+    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:  # noqa: B027
         """Restore what `state_dict` gave."""
 
 

@@ -129,7 +129,7 @@ class Layout:
         return row
 
     def joined(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """A model's arrays, in order, as a row that is not to be modified: their memory, if it is one row's."""
+        """A model's arrays as a row that is not to be modified: their own memory, if it is one row's."""
         shared = self._shared_row(arrays)
         return self.row(arrays) if shared is None else shared
 
@@ -147,7 +147,7 @@ class Layout:
             if place != first or array.dtype != base.dtype or not array.flags.c_contiguous:
                 return None
         begins, rest = divmod(first, base.itemsize)
-        fits = rest == 0 and 0 <= begins and begins + self.width <= len(base)
+        fits = rest == 0 and begins >= 0 and begins + self.width <= len(base)
         return base[begins : begins + self.width] if fits and base.flags.c_contiguous else None
 
     def views(self, row: NDArray[Any]) -> list[NDArray[Any]]:

@@ -77,7 +77,8 @@ def held(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
     """Which values a dtype can hold, integers after rounding."""
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return np.isfinite(values.astype(dtype))
-    limits = np.iinfo(dtype)
-    rounded = np.rint(values)
-    return (rounded >= limits.min) & (rounded < float(limits.max) + 1)
+            finite: NDArray[np.bool_] = np.isfinite(values.astype(dtype))
+        return finite
+    limits, rounded = np.iinfo(dtype), np.rint(values)
+    fits: NDArray[np.bool_] = (rounded >= limits.min) & (rounded < float(limits.max) + 1)
+    return fits

@@ -1,7 +1,7 @@
 """Top-k sparse uploads: the most important packs of a model, and one bit per pack that says which."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -144,6 +144,12 @@ class TopKRound(UploadRound):
         block: NDArray[Any] = self.gradients(torch.device("cpu")).block(columns).numpy()
         return block
 
+    def matrix(self) -> torch.Tensor:
+        """The updates in all columns: (n, d), of no clients, too."""
+        if not self.client_ids:
+            return torch.from_numpy(self.start[: self.d][None][:0])
+        return super().matrix()
+
     def leave_out(self, faults: Mapping[int, str]) -> None:
         """Leave out the clients at these positions, for these reasons."""
         if not faults:
@@ -204,14 +210,26 @@ class TopK(UploadKind):
 
     def told(self) -> dict[str, Any]:
         """The name, and how to choose packs."""
-        own = {"ratio": self.ratio, "importance": self.importance, "residual": self.residual, "half": self.half}
-        return {**super().told(), PACK_SIZE: self.pack_size, **{f"{self.name}-{k}": v for k, v in own.items()}}
+        own = {
+            "ratio": self.ratio,
+            "importance": self.importance,
+            "residual": self.residual,
+            "half": self.half,
+        }
+        return {
+            **super().told(),
+            PACK_SIZE: self.pack_size,
+            **{f"{self.name}-{k}": v for k, v in own.items()},
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """How the server wants packs to be chosen; what it does not say is as by default."""
-        own = {key: config[f"{cls.name}-{key}"] for key in ("ratio", "importance", "residual", "half")
-               if f"{cls.name}-{key}" in config}
+        own = {
+            key: config[f"{cls.name}-{key}"]
+            for key in ("ratio", "importance", "residual", "half")
+            if f"{cls.name}-{key}" in config
+        }
         return cls(**own, pack_size=int(config.get(PACK_SIZE, DEFAULT_PACK_SIZE)))
 
     def everything(self) -> "TopK":
@@ -305,16 +323,36 @@ class TopK(UploadKind):
     # -- what an adversary writes ----------------------------------------------------------------
 
     def crafted(
-        self, clients: list[int], gradients: torch.Tensor, benign: TopKRound, place: Place | None
+        self,
+        clients: list[int],
+        gradients: torch.Tensor,
+        benign: Callable[[], TopKRound],
+        place: Place | None,
     ) -> Forged:
         """Choose the packs: as many as benign clients send, the most important ones, or the attack's."""
-        masks = benign.masks
-        packs = benign.upload.packs
-        if place is not None and len(masks):
-            return Forged(clients, *place(gradients))
+        others = benign()
+        masks, packs = others.masks, others.upload.packs
         budget = int(np.median(masks.sum(axis=1))) if len(masks) else packs.count
+        if place is not None and len(masks):
+            sent = torch.from_numpy(masks)
+            return Forged(clients, *place(gradients, others.matrix(), sent, packs.size, budget))
         chosen = [packs.largest(packs.importance(row), budget) for row in gradients.numpy()]
         return Forged(clients, gradients, torch.from_numpy(np.stack(chosen)))
+
+    def mixture(self, benign: TopKRound, clients: list[int]) -> Callable[[torch.Tensor], PackedRows]:
+        """Sparse rows; the crafted ones have the packs that `crafted` chooses."""
+        dense = super().mixture(benign, clients)
+        order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
+        masks = torch.empty(len(order), benign.upload.packs.count, dtype=torch.bool)
+        masks[[order[c] for c in benign.client_ids]] = torch.from_numpy(benign.masks)
+        theirs = [order[c] for c in clients]
+
+        def gradients(crafted: torch.Tensor) -> PackedRows:
+            rows = dense(crafted)
+            masks[theirs] = self.crafted(clients, rows[theirs], lambda: benign, None).masks
+            return PackedRows.of_matrix(rows, masks, benign.upload.packs.size)
+
+        return gradients
 
     def forge(self, upload: TopKUpload, forged: Forged, sent: Broadcast) -> TopKUpload:
         """Overwrite masks and values of the forged clients."""

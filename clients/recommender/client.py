@@ -226,6 +226,8 @@ def score_users(
 class RecommenderClient(NumPyClient):
     """One user of a recommender, on a node of its own. Its embedding never leaves the node."""
 
+    encodes = True
+
     def __init__(self, user: int, settings: RecommenderSettings, state: RecordDict) -> None:
         """Make the client of a user.
 

@@ -11,7 +11,6 @@ from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.attacks import LocalAttack, LocalView, TensorColumns
-from byzflower.clients.moments import Broadcast
 from byzflower.clients.settings import ClientSettings
 from byzflower.datasets.interactions import Interactions, Split
 from byzflower.datasets.recsys import load_feedback
@@ -22,7 +21,8 @@ from byzflower.numerics.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
 from byzflower.uploads.codec import encode_upload
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import COMPACT, MomentsUpload
+from byzflower.uploads.moments import COMPACT, Moments, MomentsUpload
+from byzflower.uploads.moments_layout import MomentsLayout
 
 # Share of each user's items to train on (the A-RFRS paper, section 5).
 _TRAINING = 0.8
@@ -74,7 +74,7 @@ class MomentsRecommenderClient(NumPyClient):
     """A user that takes one step on its ranking loss and uploads the rows that it touched."""
 
     only_reads = True  # `fit` does not write to the arrays it is given
-    array_names = COMPACT
+    encodes = True
 
     def __init__(self, client_id: int, settings: ClientSettings):
         """Make the client.
@@ -117,12 +117,14 @@ def train_users(
     train, _ = divided_feedback(settings)
     model = recommender_of(settings, train.num_items)
     with one_thread():
-        broadcast = Broadcast.read(set_tables(model, parameters), parameters, config)
+        kind, tables = Moments.from_config(config), set_tables(model, parameters)
+        layout = MomentsLayout(tables, kind.optimizer.slots)
+        state = torch.from_numpy(np.array(kind.state(tables, parameters)))
         users = _draw(train, clients, settings, server_round)
         found = model.gradients(users, settings.weight_decay)
-        layout, depth, dim = broadcast.layout, broadcast.layout.depth, found.values.shape[1]
+        depth, dim = layout.depth, found.values.shape[1]
         rows = torch.from_numpy(found.rows).long()
-        before = broadcast.state.view(depth, -1, dim)[:, rows]
+        before = state.view(depth, -1, dim)[:, rows]
         gradients, altered = found.values, np.zeros(len(clients))
         attack, byzantine = settings.make_attack(), settings.byzantine_ids()
         if isinstance(attack, LocalAttack) and attack.active(server_round):
@@ -132,7 +134,7 @@ def train_users(
                 generator = torch_generator(settings.seed, "attack", server_round, clients[i])
                 gradients[mine] = _corrupt(attack, honest, before[:, mine], generator)
                 altered[i] = float((gradients[mine] != honest).double().mean())
-        after = broadcast.optimizer.step(before, gradients, broadcast.t)
+        after = kind.optimizer.step(before, gradients, kind.steps + 1)
     sizes = train.counts[list(clients)].astype(np.float64)
     losses = (found.losses / torch.from_numpy(sizes) / settings.negatives).tolist()
     metrics = [{"train-loss": loss, "altered": share} for loss, share in zip(losses, altered, strict=True)]
@@ -140,11 +142,9 @@ def train_users(
         list(clients),
         sizes,
         metrics,
-        found.splits,
-        found.rows,
-        after.reshape(depth, -1).numpy(),
+        np.split(found.rows, found.splits[1:-1]),
+        np.split(after.reshape(depth, -1).numpy(), found.splits[1:-1] * dim, axis=1),
         np.empty((len(clients), 0), layout.full.row_dtype),
-        found.splits * dim,
     )
     return upload, layout.full
 

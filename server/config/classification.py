@@ -23,7 +23,6 @@ from byzflower.attacks import (
     TensorColumns,
 )
 from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, parse_options
-from byzflower.clients.sparse import TopK
 from byzflower.datasets import DATASETS, FEEDBACK
 from byzflower.models import MODELS
 from byzflower.models.recommenders import STATELESS
@@ -37,8 +36,9 @@ from byzflower.strategies import (
     RobustStrategy,
     TooFewClients,
 )
-from byzflower.strategies.base import Identity
 from byzflower.strategies.fltrust import RootUpload
+from byzflower.strategies.options import Identity
+from byzflower.uploads.topk import TopK
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 
@@ -69,7 +69,7 @@ _LONGEST_NAME = 200
 _NOT_IN_NAMES = frozenset('\\:*?"<>|')
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 # What the data decides about a model, and the server's data about a rule.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload"})
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload", "pack_size", "densify"})
 
 
 class CommonConfig(RunSettings):
@@ -376,9 +376,7 @@ class RunConfig(ClientSettings, CommonConfig):
             **options,
             pre=self.make_pre(),
             server_lr=self.server_lr,
-            upload=self.upload,
-            pack_size=self.pack_size,
-            densify=self.densify,
+            **self._upload_options(),
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
             max_round_bytes=self.max_round_bytes,
@@ -392,6 +390,13 @@ class RunConfig(ClientSettings, CommonConfig):
             min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
+
+    def _upload_options(self) -> dict[str, Any]:
+        """How clients upload, for the strategy."""
+        if self.upload != "topk":
+            return {"upload": self.upload, "densify": self.densify}
+        own: dict[str, Any] = dict(self.upload_options)
+        return {"upload": TopK(**own, pack_size=self.pack_size, densify=self.densify)}
 
     @property
     def clients_per_round(self) -> int:

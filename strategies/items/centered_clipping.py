@@ -56,7 +56,7 @@ class ItemCenteredClipping(ItemStrategy):
     def aggregate_items(self, rows: ItemRows) -> ItemResult:
         """Apply `item_centered_clipping` about each item's last aggregate, 0 before the first."""
         if len(self.previous) == 0:
-            self.previous = torch.zeros(self._require_layout().shapes[0])
+            self.previous = torch.zeros(self.sent.layout.shapes[0])
         return item_centered_clipping(rows, self.previous[rows.items], self.tau, self.iterations)
 
     def remember_items(self, items: NDArray[np.int64], gradients: NDArray[np.float32]) -> None:
