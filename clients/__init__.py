@@ -1,4 +1,4 @@
-"""NumPyClients, honest and Byzantine, alone or in cohorts, and the ClientApp that runs them."""
+"""NumPyClients, benign and Byzantine, alone or in cohorts, and the ClientApp that runs them."""
 
 from byzflower.clients.app import cohort_client_app, numpy_client_app
 from byzflower.clients.benign import BenignClient

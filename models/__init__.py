@@ -1,4 +1,4 @@
-"""Models by name; recommenders are in `recommenders`."""
+"""Models by name: classifiers and recommenders."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

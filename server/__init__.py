@@ -1,4 +1,4 @@
-"""Server side: configuration, adversary, engines, evaluation, results and the command line."""
+"""One run: its configuration, rounds, adversary, engines, evaluation and records."""
 
 from byzflower.server.adversary.base import Adversary
 from byzflower.server.adversary.legacy import LegacyAdversary
