@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.result import Gradients
+from byzflower.strategies.rows import view_of
 from byzflower.threads import map_blocks, subnormals_as_zero
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
@@ -142,10 +143,8 @@ class SparseRows(StackedRows):
         """Whether a row, buffers and all, is finite and not longer than `MAX_NORM`."""
         with np.errstate(over="ignore", invalid="ignore"):
             buffers = (self.reference[self.d :] - self.upload.buffers[i]).astype(np.float64)
-            square = float(self.gradients(torch.device("cpu")).take([i]).squared_norms) + float(
-                buffers @ buffers
-            )
-        return square <= MAX_NORM**2
+            one = self.gradients(torch.device("cpu")).take([i])
+            return float(one.squared_norms) + float(buffers @ buffers) <= MAX_NORM**2
 
     def _keep(self, kept: list[int]) -> None:
         self.upload, self._rows = self.upload.take(kept), None
@@ -176,19 +175,21 @@ def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout:
     models = [upload.model(i) for upload, i in ordered]
     together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
     stacked = SparseRows(clients, sizes, [], layout.d, together, reference)
-    start = float(np.linalg.norm(reference.astype(np.float64)))
-    faults = {}
-    for i, model in enumerate(models):
-        # By the triangle inequality most need not be subtracted.
-        if not _length(model.values) + _length(model.buffers) + start <= MAX_NORM and not stacked.is_short(i):
-            faults[i] = fault(model.values, model.buffers)
-    return stacked.without(faults)
+    # By the triangle inequality most need not be subtracted.
+    parts = [
+        view_of(part) for part in (reference, *(p for model in models for p in (model.values, model.buffers)))
+    ]
+    lengths = map_blocks(lambda part: _length(parts[part.start]), len(parts), 1)
+    doubtful = [
+        i for i in range(len(models)) if not sum(lengths[1 + 2 * i : 3 + 2 * i], lengths[0]) <= MAX_NORM
+    ]
+    return stacked.without(
+        {i: fault(models[i].values, models[i].buffers) for i in doubtful if not stacked.is_short(i)}
+    )
 
 
-def _length(values: NDArray[Any]) -> float:
-    wide = values.astype(np.float32) if values.dtype == np.float16 else values
-    with np.errstate(over="ignore"):
-        return math.sqrt(float(np.dot(wide, wide)))
+def _length(row: torch.Tensor) -> float:
+    return float(_norms((row.float() if row.dtype == torch.float16 else row)[None]))
 
 
 def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> DenseMatrix:
