@@ -13,7 +13,8 @@ from byzflower.attacks.items import CraftedRows, ItemAttack, ItemView
 from byzflower.randomness import torch_generator
 from byzflower.server.adversary import Adversary, is_cohort, with_content
 from byzflower.strategies.items import ItemRows, ItemStrategy
-from byzflower.strategies.items.rows import gather, view_of
+from byzflower.strategies.items.rows import gather
+from byzflower.strategies.rows import view_of
 from byzflower.uploads.flower_compat import array_record, records_of
 from byzflower.uploads.items import ItemUpload, join
 from byzflower.uploads.layout import Layout

@@ -124,29 +124,27 @@ class PackedRows(Rows):
     @cached_property
     def squared_norms(self) -> torch.Tensor:
         """See `Rows`; from what was sent, without a dense block."""
-        return torch.from_numpy(self._sizes[0]).to(self.device)
 
-    @property
+        def norm(sent: NDArray[Any]) -> float:
+            square = float(np.dot(sent, sent))
+            return square if math.isfinite(square) else float(np.sum(sent.astype(np.float64) ** 2))
+
+        return torch.tensor(self._map_sent(norm), dtype=torch.float64, device=self.device)
+
     def largest(self) -> NDArray[np.float64]:
         """Largest absolute value that each client sent: (n,)."""
-        largest: NDArray[np.float64] = self._sizes[1]
-        return largest
+        return np.array(self._map_sent(lambda sent: float(np.abs(sent).max(initial=0))))
 
-    @cached_property
-    def _sizes(self) -> NDArray[np.float64]:
-        """Squared norms and largest absolute values: (2, n)."""
+    def _map_sent(self, work: Callable[[NDArray[Any]], float]) -> list[float]:
+        """Call `work` with what each client sent."""
 
         @subnormals_as_zero()
-        def sizes(columns: slice) -> tuple[float, float]:
+        def on_client(columns: slice) -> float:
             i = columns.start
             with np.errstate(over="ignore", invalid="ignore"):
-                sent = self._reference[self.packs.columns(self.masks[i])] - self._values[i]
-                square = float(np.dot(sent, sent))
-                if not math.isfinite(square):
-                    square = float(np.sum(sent.astype(np.float64) ** 2))
-            return square, max(-float(sent.min(initial=0)), float(sent.max(initial=0)))
+                return work(self._reference[self.packs.columns(self.masks[i])] - self._values[i])
 
-        return np.array(map_blocks(sizes, self.n, 1), np.float64).T
+        return map_blocks(on_client, self.n, 1)
 
     def _write(self, first: int, last: int) -> NDArray[Any]:
         """The values of packs first..last-1, zeros where nothing was sent: (n, (last - first) * size)."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from byzflower.strategies.packs import PackedRows
 from byzflower.strategies.result import Gradients
+from byzflower.strategies.rows import view_of
 from byzflower.threads import map_blocks, subnormals_as_zero
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.dense import DenseUpload
@@ -138,6 +139,13 @@ class SparseRows(StackedRows):
         """See `Stacked`."""
         return torch.from_numpy(self.reference[self.d :] - self.upload.buffers)
 
+    def is_short(self, i: int) -> bool:
+        """Whether a row, buffers and all, is finite and not longer than `MAX_NORM`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            buffers = (self.reference[self.d :] - self.upload.buffers[i]).astype(np.float64)
+            one = self.gradients(torch.device("cpu")).take([i])
+            return float(one.squared_norms) + float(buffers @ buffers) <= MAX_NORM**2
+
     def _keep(self, kept: list[int]) -> None:
         self.upload, self._rows = self.upload.take(kept), None
 
@@ -167,14 +175,21 @@ def stack_sparse(uploads: Sequence[TopKUpload], reference: NDArray[Any], layout:
     models = [upload.model(i) for upload, i in ordered]
     together = TopKUpload.of_models(clients, sizes, [{}] * len(models), uploads[0].packs, models, layout)
     stacked = SparseRows(clients, sizes, [], layout.d, together, reference)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = stacked.gradients(torch.device("cpu")).squared_norms.numpy()
-        squares = squares + np.square(stacked.buffers.numpy(), dtype=np.float64).sum(axis=1)
-        faults = {
-            i: fault(models[i].values, models[i].buffers)
-            for i in np.flatnonzero(~(squares <= MAX_NORM**2)).tolist()
-        }
-    return stacked.without(faults)
+    # By the triangle inequality most need not be subtracted.
+    parts = [
+        view_of(part) for part in (reference, *(p for model in models for p in (model.values, model.buffers)))
+    ]
+    lengths = map_blocks(lambda part: _length(parts[part.start]), len(parts), 1)
+    doubtful = [
+        i for i in range(len(models)) if not sum(lengths[1 + 2 * i : 3 + 2 * i], lengths[0]) <= MAX_NORM
+    ]
+    return stacked.without(
+        {i: fault(models[i].values, models[i].buffers) for i in doubtful if not stacked.is_short(i)}
+    )
+
+
+def _length(row: torch.Tensor) -> float:
+    return float(_norms((row.float() if row.dtype == torch.float16 else row)[None]))
 
 
 def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layout: Layout) -> DenseMatrix:
@@ -188,45 +203,44 @@ def stack_dense(uploads: Sequence[Upload], reference: NDArray[Any] | None, layou
     dense = [upload for upload in uploads if isinstance(upload, DenseUpload)]
     found = {client: (upload, i) for upload in dense for i, client in enumerate(upload.client_ids)}
     order = sorted(found)
-    position = {client: i for i, client in enumerate(order)}
+    ordered = [found[client] for client in order]
+    sizes = np.array([upload.num_examples[i] for upload, i in ordered])
     rows = np.empty((len(order), layout.width), layout.row_dtype)
-    sizes = np.empty(len(order))
-    with np.errstate(over="ignore", invalid="ignore"):
-        for upload in dense:
-            for i, client in enumerate(upload.client_ids):
-                target = position[client]
-                sizes[target] = upload.num_examples[i]
-                upload.write_row(i, rows[target])
+    matrix = torch.from_numpy(rows)
+    norms = matrix.new_empty(len(order))
+
+    def write(part: slice) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            for row, (upload, i) in zip(rows[part], ordered[part], strict=True):
+                upload.write_row(i, row)
                 if reference is not None:
-                    np.subtract(reference, rows[target], out=rows[target])
-        matrix = torch.from_numpy(rows)
-        faults = {}
-        for target in (~short_rows(matrix)).nonzero().squeeze(1).tolist():
-            upload, i = found[order[target]]
-            upload.write_row(i, rows[target])  # as it was sent
-            faults[target] = fault(rows[target])
+                    np.subtract(reference, row, out=row)
+        norms[part] = _norms(matrix[part])
+
+    # Of short rows the time is Python's, which threads would only take from each other.
+    map_blocks(write, len(order), 1 if layout.width > _BLOCK_SCALARS // 4 else max(1, len(order)))
+    faults = {}
+    for target in (~(norms <= MAX_NORM)).nonzero().squeeze(1).tolist():
+        upload, i = ordered[target]
+        upload.write_row(i, rows[target])  # as it was sent
+        faults[target] = fault(rows[target])
     return DenseMatrix(order, sizes, [], layout.d, matrix).without(faults)
-
-
-def short_rows(matrix: torch.Tensor) -> torch.Tensor:
-    """Boolean (n,): rows without NaN or Inf, and of a norm up to `MAX_NORM`.
-
-    One pass without a temporary: the norm, in the row's own dtype, is neither of them only of such rows.
-    """
-    norms = row_norms(matrix)
-    return norms <= MAX_NORM
 
 
 def row_norms(matrix: torch.Tensor) -> torch.Tensor:
     """Euclidean norms of the rows, in their own dtype: inf or NaN where it, or a square, overflows."""
-    norms = matrix.new_empty(len(matrix))
+    parts = map_blocks(lambda part: _norms(matrix[part]), len(matrix), _rows_in_a_block(matrix.shape[1]))
+    return torch.cat([matrix.new_empty(0), *parts])
 
-    def work(rows: slice) -> None:
-        with subnormals_as_zero():
-            norms[rows] = torch.linalg.vector_norm(matrix[rows], dim=1)
 
-    map_blocks(work, len(matrix), max(1, _BLOCK_SCALARS // max(1, matrix.shape[1])))
+@subnormals_as_zero()
+def _norms(rows: torch.Tensor) -> torch.Tensor:
+    norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
+
+
+def _rows_in_a_block(width: int) -> int:
+    return max(1, _BLOCK_SCALARS // max(1, width))
 
 
 def fault(*sent: NDArray[Any]) -> str:

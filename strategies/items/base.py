@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from byzflower.strategies.base import RobustStrategy, StrategyOptions
-from byzflower.strategies.items.rows import ItemRows, view_of
+from byzflower.strategies.items.rows import ItemRows
 from byzflower.strategies.leeway import longest_step, too_long
 from byzflower.strategies.result import check
-from byzflower.strategies.rows import TooFewClients
+from byzflower.strategies.rows import TooFewClients, view_of
 from byzflower.strategies.stack import MAX_NORM, fault, is_held, row_norms
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.items import ItemUpload, join
