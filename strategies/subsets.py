@@ -36,7 +36,8 @@ def cheapest_subset(
     n = len(distances)
     exact = math.comb(n, size) <= max_subsets
     winners = []
-    for subsets in _all_subsets(n, size) if exact else [nearest_rows(distances, size)]:
+    batches = _all_subsets(n, size) if exact else nearest_rows(distances, size).split(_at_once(size))
+    for subsets in batches:
         candidates = subsets.to(distances.device)
         winners.append(candidates[_first_least(cost(candidates))])
     finalists = torch.stack(winners)
@@ -57,5 +58,10 @@ def _first_least(costs: torch.Tensor) -> int:
 def _all_subsets(n: int, size: int) -> Iterator[torch.Tensor]:
     """Batches (k, size) of all subsets in lexicographic order."""
     subsets = itertools.combinations(range(n), size)
-    while batch := list(itertools.islice(subsets, max(1, _BATCH_SCALARS // size**2))):
+    while batch := list(itertools.islice(subsets, _at_once(size))):
         yield torch.tensor(batch)
+
+
+def _at_once(size: int) -> int:
+    """How many subsets are tried at once: each needs a matrix of distances."""
+    return max(1, _BATCH_SCALARS // size**2)
