@@ -12,7 +12,7 @@ from flwr.common import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.server import Grid
 from numpy.typing import NDArray
 
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy, StrategyOptions, row_bytes, work_bytes
 from byzflower.strategies.result import AggregationResult, NumByzantine, capped_weights, check, uniform_over
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.stack import Stacked
@@ -249,6 +249,16 @@ class MomentsStrategy(RobustStrategy):
             row[d : d + len(self._moments)] = self._moments
         return dict(zip(layout.names, layout.arrays(row), strict=True))
 
+    def upload_bytes(self, layout: Layout) -> float:
+        """See `RobustStrategy`.
+
+        As it arrived, the rows that it touched unless it sent just those, a row of what the filter sees and
+        a fifth of it for the filter; and the numbers of its rows.
+        """
+        own = moments_layout(layout)
+        filtered = 1.2 * own.model.d * layout.row_dtype.itemsize
+        return 2.1 * row_bytes(layout) + filtered + 3 * own.rows.nbytes + work_bytes(own.model)
+
     # -- receiving ---------------------------------------------------------------------------------
 
     def aggregate_train(
@@ -280,7 +290,8 @@ class MomentsStrategy(RobustStrategy):
         def judge(one: slice) -> tuple[Touched, str | None]:
             upload, i = sent[order[one.start]]
             client = own.without_untouched(upload.client(i), nothing)
-            if not np.isfinite(buffers - client.buffers).all():
+            client = client._replace(buffers=buffers - client.buffers)  # no view that keeps a row alive
+            if not np.isfinite(client.buffers).all():
                 return client, "NaN or Inf in the buffers"
             return client, self._fault(client, own, before, t)
 
@@ -299,7 +310,7 @@ class MomentsStrategy(RobustStrategy):
             int(own.widths[touched].sum()),
             own,
             [client._replace(rows=places[client.rows]) for client in good.values()],
-            np.array([buffers - client.buffers for client in good.values()]).reshape(len(good), -1),
+            np.array([client.buffers for client in good.values()]).reshape(len(good), -1),
             nothing,
             units,
             ends_of(sizes[touched]),

@@ -32,7 +32,7 @@ from byzflower.strategies.result import (
 from byzflower.strategies.result import check as _check
 from byzflower.strategies.rows import Rows, TooFewClients
 from byzflower.strategies.stack import is_held, misfits, stack
-from byzflower.threads import one_thread
+from byzflower.threads import one_thread, usable_cores
 from byzflower.uploads.base import (
     CLIENT_IDS,
     Ignored,
@@ -47,12 +47,20 @@ from byzflower.uploads.flower_compat import array_record, array_view, wire_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.reply import collect_evaluations, collect_uploads, most_have
 from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Roster
-from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, TopKFormat
+from byzflower.uploads.topk import DEFAULT_PACK_SIZE, PACK_SIZE, Packs, TopKFormat
 
 UploadMode = Literal["weights", "gradient", "topk"]
 Densify = Literal["zero", "contributors"]
 Identity = Literal["claimed", "node"]
 UPLOAD_MODE = "upload"
+# What rules have in work of each client, on each core: some temporaries of a block of columns.
+_WORK_BYTES, _WORK_COLUMNS = 32, 1 << 15
+# Rows of the model's size: the global one, the aggregate, the step, a rule's centres and sums.
+_MODELS = 8
+# Batches of subsets, of items, of packs.
+_TABLES_BYTES = 1 << 26
+# Of one client's pack: two booleans of masks and a rank.
+_PACK_BYTES = 10
 _LARGE_ROUND = 1 << 28  # bytes of uploads that arrive in so many pieces that tidying up after them pays
 
 
@@ -125,8 +133,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   self-reported num-examples gives it.
                 * ``max_skipped_rounds`` (default 3): rounds without an aggregate, in a row, before
                   `TooManySkippedRounds`.
-                * ``max_round_bytes`` (default 0, no limit): memory that the uploads of one round may
-                  need here; see `round_bytes`. A round that needs more is refused before it begins.
+                * ``max_round_bytes`` (default 0, no limit): memory that one round may need here; see
+                  `round_bytes`. A round that needs more is refused before it begins.
                 * ``num_clients`` (default none): simulate that many logical clients, spread evenly
                   over the nodes as cohorts. Without it every node is one client.
                 * ``identity`` ("claimed" or "node"; not with ``num_clients``): what a client is known by: the
@@ -350,12 +358,25 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         return messages
 
     def round_bytes(self, clients: int) -> int:
-        """Memory, in bytes, that the uploads of so many clients need here while they are aggregated.
+        """Memory, in bytes, that a round with so many clients needs here while it is aggregated.
 
-        Each is there as it arrived and as a row of the matrix; a tenth of that is left to the rule.
+        What a client sends beyond what it was asked for is not in it, nor are the n x n distances of rules
+        that compare clients.
         """
         layout = self._require_layout()
-        return math.ceil(2.2 * clients * layout.width * layout.row_dtype.itemsize)
+        uploads = clients * self.upload_bytes(layout)
+        return math.ceil(uploads + _MODELS * row_bytes(layout) + _TABLES_BYTES)
+
+    def upload_bytes(self, layout: Layout) -> float:
+        """Memory that one client's upload, as large as it may be, needs until it is aggregated.
+
+        Here: as it arrived and as a row of the matrix (contributors' packs are read where they are), a fifth
+        of a row for what receiving leaves in pieces and a rule notes of every value, and what is in work.
+        """
+        sparse = self.upload == "topk"
+        copies = 1.2 if sparse and self.densify == "contributors" else 2.2
+        packs = Packs(layout.d, self.pack_size).count if sparse else 0
+        return copies * row_bytes(layout) + _PACK_BYTES * packs + work_bytes(layout)
 
     def _check_size(self, clients: int) -> None:
         needed = self.round_bytes(clients)
@@ -618,6 +639,16 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
 def _log_ignored(server_round: int, ignored: Iterable[Ignored]) -> None:
     for node, reason in ignored:
         log(WARNING, "round %d: node %d %s", server_round, node, reason)
+
+
+def row_bytes(layout: Layout) -> int:
+    """Bytes of a row."""
+    return layout.width * layout.row_dtype.itemsize
+
+
+def work_bytes(layout: Layout) -> int:
+    """Bytes of one client's share in what a rule has in work at a time, on all cores."""
+    return _WORK_BYTES * min(layout.d, usable_cores() * _WORK_COLUMNS)
 
 
 class BoundedStrategy(RobustStrategy):

@@ -15,6 +15,8 @@ from byzflower.uploads.topk import DEFAULT_PACK_SIZE, Packs
 
 # Scalars in a block when a pass makes few passes' worth of temporaries: 4 MiB of float32.
 _BLOCK_SCALARS = 1 << 20
+# Scalars of packs that are aggregated at once over their contributors: enough for all cores.
+_CONTRIBUTED_SCALARS = 1 << 21
 
 
 class PackedRows(Rows):
@@ -121,6 +123,20 @@ class PackedRows(Rows):
 
         return map_blocks(on_block, self.packs.count, width)
 
+    def of_packs(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """The values of some packs, ascending, zeros where nothing was sent: (n, c, size)."""
+        size, whole = self.packs.size, self.packs.d // self.packs.size
+        block = np.zeros((self.n, len(chosen), size), self._reference.dtype)
+        inner, reference = chosen[chosen < whole], self._reference[: whole * size].reshape(-1, size)
+        for row, mask, ranks, values in zip(block, self.masks, self._ranks, self._values, strict=True):
+            kept = mask[inner]
+            sent = values[: ranks[whole] * size].reshape(-1, size)
+            row[: len(inner)][kept] = reference[inner[kept]] - sent[ranks[inner[kept]]]
+            if len(inner) < len(chosen) and mask[whole]:  # the last pack, which ends early
+                left = self.packs.d - whole * size
+                row[-1, :left] = self._reference[whole * size :] - values[-left:]
+        return torch.from_numpy(block).to(self.device)
+
     @cached_property
     def squared_norms(self) -> torch.Tensor:
         """See `Rows`; from what was sent, without a dense block."""
@@ -200,7 +216,8 @@ def mean_of_contributors(
 def over_contributors(rows: PackedRows, rule: Callable[[Rows], torch.Tensor]) -> tuple[torch.Tensor, int]:
     """Apply a coordinate-wise rule to each pack's contributors alone; 0 where nobody sent the pack.
 
-    Packs with equally many contributors are put side by side, so the rule is called once per number.
+    Packs with equally many contributors are put side by side, many at once but not all: a dense matrix
+    of all rows is never made.
 
     Args:
         rows: n rows.
@@ -213,21 +230,22 @@ def over_contributors(rows: PackedRows, rule: Callable[[Rows], torch.Tensor]) ->
         TooFewClients: they were too few in every pack.
     """
     packs, counts = rows.packs, rows.masks.sum(axis=0)
-    matrix = torch.zeros(rows.n, packs.count * packs.size, dtype=rows.dtype, device=rows.device)
-    matrix[:, : rows.d] = rows.matrix()
-    matrix = matrix.reshape(rows.n, packs.count, packs.size)
     out = torch.zeros(packs.count, packs.size, dtype=rows.dtype, device=rows.device)
     refused: list[TooFewClients] = []
     too_few = 0
+    at_once = max(1, _CONTRIBUTED_SCALARS // (rows.n * packs.size))
     for count in np.unique(counts[counts > 0]).tolist():
-        chosen = np.flatnonzero(counts == count)
-        who = np.nonzero(rows.masks[:, chosen].T)[1].reshape(-1, count).T
-        block = matrix[torch.from_numpy(who), torch.from_numpy(chosen)]
-        try:
-            out[torch.from_numpy(chosen)] = rule(Rows.of(block.reshape(count, -1))).reshape(-1, packs.size)
-        except TooFewClients as reason:
-            refused.append(reason)
-            too_few += len(chosen)
+        alike = np.flatnonzero(counts == count)
+        for chosen in (alike[first : first + at_once] for first in range(0, len(alike), at_once)):
+            who = np.nonzero(rows.masks[:, chosen].T)[1].reshape(-1, count).T
+            block = rows.of_packs(chosen)[torch.from_numpy(who), torch.arange(len(chosen))]
+            try:
+                aggregate = rule(Rows.of(block.reshape(count, -1)))
+            except TooFewClients as reason:
+                refused.append(reason)
+                too_few += len(alike)
+                break
+            out[torch.from_numpy(chosen)] = aggregate.reshape(-1, packs.size)
     if refused and too_few == np.count_nonzero(counts):
         raise refused[-1]
     return out.reshape(-1)[: rows.d], too_few
