@@ -1,6 +1,5 @@
 """The gradient rows of a round by item, and batches of items that received equally many."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
@@ -10,18 +9,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from byzflower.numerics.rows import Rows
+from byzflower.numerics.rows import Rows, view_of
 from byzflower.numerics.threads import map_blocks
 
 # Scalars in a batch: what is made of the rows at a time, however many there are.
 _BATCH_SCALARS = 1 << 19
-
-
-def view_of(array: NDArray[np.floating]) -> torch.Tensor:
-    """A tensor on an array's memory, also if that is read-only as uploads are: not to be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def gather(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,16 @@ from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.base import Rejected, Rejection, Upload, among
 from byzflower.uploads.dense import Dense, DenseUpload, Weights
-from byzflower.uploads.kind import Aggregate, Broadcast, Forged, Memory, UploadKind, UploadRound
+from byzflower.uploads.kind import (
+    Aggregate,
+    Broadcast,
+    Forged,
+    Memory,
+    UploadKind,
+    UploadRound,
+    row_bytes,
+    work_bytes,
+)
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.moments_layout import MomentsLayout, Touched, Units, ends_of, map_units, moments_layout
 from byzflower.uploads.optimizers import OPTIMIZER, Optimizer
@@ -412,7 +421,8 @@ class Moments(UploadKind):
         def judge(one: slice) -> tuple[Touched, str | None]:
             upload, i = found[order[one.start]]
             client = own.without_untouched(upload.client(i), nothing)
-            if not np.isfinite(buffers - client.buffers).all():
+            client = client._replace(buffers=buffers - client.buffers)  # no view that keeps a row alive
+            if not np.isfinite(client.buffers).all():
                 return client, "NaN or Inf in the buffers"
             return client, self._fault(client, own, before, t)
 
@@ -431,7 +441,7 @@ class Moments(UploadKind):
             int(own.widths[touched].sum()),
             own,
             [client._replace(rows=places[client.rows]) for client in good.values()],
-            np.array([buffers - client.buffers for client in good.values()]).reshape(len(good), -1),
+            np.array([client.buffers for client in good.values()]).reshape(len(good), -1),
             nothing,
             units,
             ends_of(sizes[touched]),
@@ -474,6 +484,16 @@ class Moments(UploadKind):
         """Keep the moments."""
         state = moments_layout(sent.layout).state(new)
         self._moments, self.steps = state[1:].reshape(-1).copy(), self.steps + 1
+
+    def upload_bytes(self, layout: Layout) -> float:
+        """Bytes as `UploadKind` has them.
+
+        An upload as it arrived, the rows that it touched unless it sent just those, a row of what the filter
+        sees and a fifth of it for the filter; and the numbers of its rows.
+        """
+        own = moments_layout(layout)
+        filtered = 1.2 * own.model.d * layout.row_dtype.itemsize
+        return 2.1 * row_bytes(layout) + filtered + 3 * own.rows.nbytes + work_bytes(own.model)
 
     def model(self, new: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
         """The parameters and buffers; the moments stay here."""

@@ -179,7 +179,7 @@ class MomentsLayout:
         keep = np.logical_or.reduceat(differs, np.cumsum(sizes) - sizes)
         if keep.all():
             return client
-        kept = values[:, np.repeat(keep, sizes)].reshape(self.depth, -1)
+        kept = values.compress(np.repeat(keep, sizes), axis=1).reshape(self.depth, -1)
         return Touched(client.rows[keep], kept, client.buffers)
 
 

@@ -33,8 +33,8 @@ FEWEST = {
     **dict.fromkeys(("meamed", "mda", "smea", "monna", "dnc"), lambda f: f + 1),
     **dict.fromkeys(("fedsign", "flguardian", "robustdpfl"), lambda f: 2),
 }
-# An upload of any length can enter the means; a few Weiszfeld steps shorten it, but only so much each.
-NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "geometricmedian"}
+# An upload of any length can enter these means.
+NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl"}
 
 
 def make(name, f, **options):

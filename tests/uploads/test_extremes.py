@@ -133,7 +133,7 @@ def test_a_pack_of_ones_own_does_not_cost_the_others_the_next_round(make, lie):
 
 def test_the_limit_of_a_pack_is_not_set_by_what_the_model_is_elsewhere():
     start = np.full(8, 0.5, np.float32)
-    start[:4] = 1e18  # however it came there
+    start[:4] = np.finfo(np.float32).max  # however it came there
     stacked = stack([sparse([0.4, 0.5, 0.6], [[1]] * 3)], start, Layout.of(START))
     assert stacked.client_ids == [0, 1, 2]
 

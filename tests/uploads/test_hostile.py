@@ -1,7 +1,6 @@
 """Every kind of hostile reply, alone and inside a cohort: quarantined by name, and the round goes on."""
 
 import io
-import math
 import re
 
 import numpy as np
@@ -433,7 +432,8 @@ def test_a_node_that_comes_back_as_another_gets_its_id_back():
 
 @pytest.mark.parametrize("cohorts", [None, 5], ids=["ordinary nodes", "cohorts"])
 def test_a_round_that_would_need_too_much_memory_is_refused_before_it_begins(cohorts):
-    needed = math.ceil(2.2 * 5 * 9 * 4)
+    begin_round(strategy := Median(num_clients=cohorts), MODEL, [1, 2, 3, 4, 5])
+    needed = strategy.round_bytes(5)
     for limit in (0, needed):
         begin_round(Median(max_round_bytes=limit, num_clients=cohorts), MODEL, [1, 2, 3, 4, 5])
     strategy = Median(max_round_bytes=needed - 1, num_clients=cohorts)
