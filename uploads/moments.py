@@ -293,9 +293,16 @@ class Moments(UploadKind):
     # -- what the server sends -------------------------------------------------------------------
 
     def broadcast(self, model: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The model's arrays, and the moments of each parameter, at first zero."""
+        """The model's arrays, and the moments of each parameter, at first zero.
+
+        Raises:
+            ValueError: parameters in float16, in which steps cannot be told from their rounding.
+        """
         self._last = None  # the last round's uploads are no longer needed
-        layout = MomentsLayout(Layout.of(model), self.optimizer.slots).full
+        own = MomentsLayout(Layout.of(model), self.optimizer.slots)
+        if own.precision not in (torch.float32, torch.float64):
+            raise ValueError(f"moments need parameters in float32 or float64, got {own.precision}")
+        layout = own.full
         row = layout.row([*model.values(), *(np.zeros(s) for s in layout.shapes[len(model) :])])
         d = moments_layout(layout).model.d
         if len(self._moments):
@@ -452,10 +459,11 @@ class Moments(UploadKind):
 
     def _fault(self, client: Touched, own: MomentsLayout, before: torch.Tensor, t: int) -> str | None:
         """Why a client cannot have taken step `t` from the state `before`, or None."""
+        numbers = torch.finfo(own.precision)
 
         def verify(after: torch.Tensor, units: Units) -> tuple[int, float]:
             start = before[:, units]
-            obeyed = self.optimizer.obeyed(start, after, t, self.tolerance)
+            obeyed = self.optimizer.obeyed(start, after, t, self.tolerance, numbers)
             gradient = self.optimizer.recover(start, after).double()
             return obeyed.numel() - int(obeyed.count_nonzero()), float(gradient.square_().sum())
 

@@ -323,7 +323,7 @@ class TopK(UploadKind):
         return stacked
 
     def upload_bytes(self, layout: Layout) -> float:
-        """Bytes as `UploadKind` has them; contributors' packs are read where they are, and masks have theirs."""
+        """Bytes as `UploadKind` has them; contributors' packs are read where they are."""
         spared = row_bytes(layout) if self.by_contributors else 0
         return super().upload_bytes(layout) - spared + _PACK_BYTES * Packs(layout.d, self.pack_size).count
 
