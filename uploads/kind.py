@@ -1,8 +1,8 @@
 """What a kind of upload has to say, from the server's broadcast to its next model, in one class.
 
 A rule and a kind of upload are independent choices. Each kind is a class in a file of its own, with both
-doors: what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded, how
-a round of them becomes rows, how the aggregate becomes the next model, and how an adversary forges one.
+doors: what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded,
+how a round of them becomes rows, how the aggregate becomes the next model, and how an adversary forges one.
 """
 
 from abc import ABC, abstractmethod
@@ -138,7 +138,7 @@ class UploadKind(ABC):
         by_contributors: whether rules see, of each column, only the clients that sent it.
         by_item: whether its rules aggregate item by item (`ItemStrategy`).
         owns_step: whether the step is the clients' own, so that the server's step size must be 1.
-        measures_itself: whether it has an account of its own of how a round's uploads lie (`observe`, `views`).
+        measures_itself: whether it measures by itself how a round's uploads lie (`observe`, `views`).
         own_buffers: whether clients that learned a gradient send their buffers as they are, not their steps.
     """
 
