@@ -54,7 +54,7 @@ class PackedRows(Rows):
         self.packs, self.masks = packs, masks
         self._values, self._reference = values, reference
         self.n, self.d = len(masks), packs.d
-        self.dtype = torch.from_numpy(reference[:0]).dtype
+        self.dtype = torch.from_numpy(np.empty(0, reference.dtype)).dtype
         self.device = device or torch.device("cpu")
         self.num_clients = self.n
         self._ranks = np.zeros((self.n, packs.count + 1), np.int64)

@@ -151,7 +151,7 @@ class UploadKind(ABC):
         by_contributors: whether rules see, of each column, only the clients that sent it.
         by_item: whether its rules aggregate item by item (`ItemStrategy`).
         owns_step: whether the step is the clients' own, so that the server's step size must be 1.
-        measures_itself: whether it says by itself how a round's uploads lie (`observe`, `views`).
+        measures_itself: whether it measures by itself how a round's uploads lie (`observe`, `views`).
         own_buffers: whether clients that learned a gradient send their buffers as they are, not their steps.
     """
 

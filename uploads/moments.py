@@ -473,7 +473,7 @@ class Moments(UploadKind):
             name, width = self.optimizer.name, client.values.shape[1]
             return f"breaks the update rule of {name} in {broken} of {width} coordinates"
         dtype = client.values.dtype
-        if not square <= np.finfo(dtype).max:
+        if not square <= float(np.finfo(dtype).max):
             return f"the squared norm of its recovered gradient overflows {dtype}"
         return None
 

@@ -150,7 +150,7 @@ class TopKRound(UploadRound):
     def matrix(self) -> torch.Tensor:
         """The updates in all columns: (n, d), of no clients, too."""
         if not self.client_ids:
-            return torch.from_numpy(self.start[: self.d][None][:0])
+            return torch.from_numpy(np.empty((0, self.d), self.start.dtype))
         return super().matrix()
 
     def is_short(self, i: int) -> bool:

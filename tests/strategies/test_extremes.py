@@ -22,7 +22,7 @@ from byzflower.strategies import (
 )
 from byzflower.strategies.leeway import LEEWAY, hold_back, longest_step
 from byzflower.strategies.result import AggregationResult
-from byzflower.strategies.stack import MAX_NORM
+from byzflower.uploads.limits import MAX_NORM
 
 D, N, F = 32, 19, 4
 LONGEST = 0.999 * MAX_NORM

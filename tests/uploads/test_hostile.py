@@ -11,8 +11,7 @@ from flwr.common.constant import ErrorCode
 
 from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, TooManySkippedRounds, TrimmedMean
 from byzflower.strategies.base import RoundTooLarge
-from byzflower.strategies.stack import stack_dense
-from byzflower.uploads import DenseUpload, Layout, encode_upload
+from byzflower.uploads import Broadcast, DenseUpload, Gradients, Layout, encode_upload
 from flower import begin_round, plain_reply, reply_from
 
 pytestmark = pytest.mark.compat
@@ -464,10 +463,10 @@ def test_one_client_with_nan_changes_nothing_but_its_own_row():
         own = rows.copy()
         own[bad, 1] = np.nan
         uploads = [
-            DenseUpload.from_payload({"w": own[i]}, layout, [10 + i], np.ones(1), [{}], cohort=False)
+            Gradients().decode({"w": own[i]}, layout, [10 + i], np.ones(1), [{}], cohort=False)
             for i in range(5)
         ]
-        matrix = stack_dense(uploads, None, layout)
+        matrix = Gradients().rows(uploads, Broadcast(layout, np.zeros(4, np.float32)), 1.0)
         keep = [i for i in range(5) if i != bad]
         assert matrix.client_ids == [10 + i for i in keep]
         np.testing.assert_array_equal(matrix.rows.numpy(), rows[keep])
