@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
 from byzflower.numerics.rows import Rows, view_of
 from byzflower.numerics.threads import map_blocks
@@ -64,6 +63,8 @@ class ItemRows:
             items: (nnz,) item of each row, distinct within a client.
             num_items: m.
         """
+        from scipy import sparse  # late: only tables of items need scipy
+
         places = np.arange(len(items), dtype=np.int64)
         by_client = sparse.csr_array((places, items, splits), shape=(len(clients), num_items))
         rank = np.argsort(clients)
@@ -99,6 +100,8 @@ class ItemRows:
 
         Summed in the clients' order, so that it is the same wherever they were.
         """
+        from scipy import sparse
+
         nnz = len(self.order)
         data = np.ones(nnz, np.float32) if weights is None else weights[self.order].float().numpy()
         shape = (len(self), len(self.values))

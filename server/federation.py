@@ -23,10 +23,13 @@ from byzflower.server.adversary.base import Adversary
 from byzflower.server.adversary.diagnostics import principal_plane, vulnerability
 from byzflower.server.adversary.items import ItemAdversary
 from byzflower.server.beginning import beginning
+from byzflower.server.checkpoints import Checkpoint
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import Config
-from byzflower.server.recorder import Checkpoint, Record, Recorder, RunFolderError, detection, naming
+from byzflower.server.files import RunFolderError, naming
+from byzflower.server.recorder import Recorder, detection
+from byzflower.server.results import Record
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.items import ItemStrategy
 from byzflower.strategies.sampling import wait_for_nodes

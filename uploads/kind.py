@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.numerics.cores import usable_cores
 from byzflower.numerics.rows import Rows
-from byzflower.numerics.threads import usable_cores
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.layout import Layout
 

@@ -21,7 +21,7 @@ from byzflower.flower.compat import (
     set_message_origin,
 )
 from byzflower.flower.text import error_text, frames_text
-from byzflower.numerics.threads import usable_cores
+from byzflower.numerics.cores import usable_cores
 
 _RUN_ID = 1
 _SERVER_NODE = 1

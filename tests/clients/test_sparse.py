@@ -214,7 +214,7 @@ def test_an_interrupted_run_remembers_residuals(tmp_path):
     ],
 )
 def test_mistakes_in_a_configuration_are_named(options, message):
-    from byzflower.server.config.classification import ConfigError
+    from byzflower.server.config.checks import ConfigError
 
     with pytest.raises(ConfigError, match=message):
         RunConfig.make({**SMALL, **options})
