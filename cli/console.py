@@ -7,9 +7,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from byzflower.datasets import DataNotFoundError
+from byzflower.datasets.errors import DataNotFoundError
 from byzflower.flower.text import plain
-from byzflower.server.config.classification import ConfigError
+from byzflower.plugins import PluginError
+from byzflower.server.config.checks import ConfigError
 
 _LONGEST = 4000
 # Names and paths are printed as they are: nothing in them is a style, an emoji or a link.
@@ -32,6 +33,6 @@ def names_of_mistakes() -> Iterator[None]:
     """Turn a user's mistake into its message and exit status 2."""
     try:
         yield
-    except (ConfigError, DataNotFoundError) as error:
+    except (ConfigError, DataNotFoundError, PluginError) as error:
         complain(str(error))
         raise typer.Exit(2) from None

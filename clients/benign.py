@@ -10,8 +10,9 @@ from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
 from byzflower.clients import trainer
+from byzflower.clients.data import training_data
 from byzflower.clients.memory import keep, recall
-from byzflower.clients.settings import ClientSettings, training_data
+from byzflower.clients.settings import ClientSettings
 from byzflower.numerics.randomness import numpy_generator
 from byzflower.numerics.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID

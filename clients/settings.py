@@ -1,16 +1,17 @@
 """What a client must know to train: the part of a run's configuration that travels to it."""
 
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
-from byzflower.datasets import FEEDBACK, Dataset, load_dataset, make_partition, partition_natural
+from byzflower.attacks import ATTACKS, MASK_ATTACKS
+from byzflower.datasets import FEEDBACK
 from byzflower.numerics.randomness import numpy_generator
+from byzflower.plugins import import_modules, module_names
+
+if TYPE_CHECKING:  # the command line reads settings without torch
+    from byzflower.attacks import Attack, MaskAttack
 
 OptionValue = bool | int | float | str | None
 SETTINGS = "settings"
@@ -60,6 +61,9 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    imports: tuple[str, ...] = Field(
+        (), description="modules to import first, everywhere, for the rules, attacks, ... that they register"
+    )
     dataset: str = Field("digits", description="data set (see --list)")
     data: str = Field("", description="folder with the data set's raw files; default BYZFLOWER_DATA")
     model: str = Field("cnn", description="model (see --list)")
@@ -69,6 +73,17 @@ class RunSettings(BaseModel):
         {}, description="the attack's parameters, as name=value,name=value"
     )
     seed: int = Field(1, ge=0, description="the run's one seed")
+
+    @field_validator("imports", mode="before")
+    @classmethod
+    def _parse_imports(cls, value: object) -> tuple[str, ...]:
+        return module_names(value)
+
+    @field_validator("imports")
+    @classmethod
+    def _import(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        import_modules(value)  # before the other options, which may name what they register
+        return value
 
     @field_validator("attack_options", "model_options", mode="before")
     @classmethod
@@ -108,7 +123,7 @@ class ClientSettings(RunSettings):
     epochs: int = Field(2, ge=1, description="local epochs a round")
     batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
     batch_size: int = Field(16, ge=1, description="local batch size")
-    upload: Literal["weights", "gradient", "topk"] = Field("weights", description="what clients send")
+    upload: str = Field("weights", description="what clients send: weights, gradient, topk (see --list)")
     upload_options: dict[str, OptionValue] = Field(
         {}, description="of topk: ratio, importance (update or parameter), residual, half"
     )
@@ -148,11 +163,11 @@ class ClientSettings(RunSettings):
         )
         return frozenset(drawn.tolist())
 
-    def make_attack(self) -> Attack | None:
+    def make_attack(self) -> "Attack | None":
         """The attack with its parameters, or None."""
         return None if self.attack == "none" else ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
 
-    def make_mask_attack(self) -> MaskAttack | None:
+    def make_mask_attack(self) -> "MaskAttack | None":
         """The attack on masks with its parameters, or None."""
         if self.mask_attack == "none":
             return None
@@ -162,47 +177,3 @@ class ClientSettings(RunSettings):
         """Whether the Byzantine clients do anything in a round that honest ones would not."""
         attacks = (self.make_attack(), self.make_mask_attack())
         return any(attack is not None and attack.active(server_round) for attack in attacks)
-
-
-class DataSettings(NamedTuple):
-    """What a partitioned training set depends on; the key under which processes keep it."""
-
-    dataset: str
-    data: str
-    partition: str
-    clients: int
-    alpha: float
-    shards_per_client: int
-    min_size: int
-    max_samples: int
-    seed: int
-
-
-def training_data(settings: ClientSettings) -> tuple[Dataset, list[NDArray[np.int64]]]:
-    """The data set of a run and the training indices of each client.
-
-    Raises:
-        DataNotFoundError: see `load_dataset`.
-        ValueError: see `make_partition` and `partition_natural`.
-    """
-    return _training_data(DataSettings(*(getattr(settings, name) for name in DataSettings._fields)))
-
-
-@lru_cache(maxsize=4)
-def _training_data(key: DataSettings) -> tuple[Dataset, list[NDArray[np.int64]]]:
-    dataset = load_dataset(key.dataset, key.data)
-    labels = np.asarray(dataset.train_y)
-    pool = np.arange(len(labels))
-    if key.max_samples:
-        order = numpy_generator(key.seed, "max-samples").permutation(len(labels))
-        pool = np.sort(order[: key.max_samples])
-    random = numpy_generator(key.seed, "partition")
-    if key.partition == "natural":
-        if dataset.train_groups is None:
-            raise ValueError(f"data set {key.dataset!r} has no natural clients")
-        parts = partition_natural(dataset.train_groups[pool], key.clients, random, key.min_size)
-    else:
-        parts = make_partition(
-            key.partition, labels[pool], key.clients, random, key.alpha, key.shards_per_client, key.min_size
-        )
-    return dataset, [pool[part] for part in parts]

@@ -1,30 +1,54 @@
 """Data sets by name, and how they are split among clients."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from byzflower.datasets.base import DataNotFoundError, Dataset
-from byzflower.datasets.cifar import load_cifar10, load_cifar10_jpeg, load_cifar100
-from byzflower.datasets.digits import load_digits_dataset
-from byzflower.datasets.femnist import load_femnist
-from byzflower.datasets.imagenet12 import load_imagenet12
-from byzflower.datasets.interactions import Interactions, Split
-from byzflower.datasets.partition import class_counts, make_partition, partition_natural
-from byzflower.datasets.recsys import FEEDBACK, load_feedback
-from byzflower.datasets.vision import load_fashion_mnist, load_mnist
+from byzflower.plugins import Registry, export_lazily
 
-DATASETS: dict[str, Callable[[str], Dataset]] = {
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
-    "cifar10_jpeg": load_cifar10_jpeg,
-    "digits": load_digits_dataset,
-    "fashion_mnist": load_fashion_mnist,
-    "femnist": load_femnist,
-    "imagenet12": load_imagenet12,
-    "mnist": load_mnist,
-}
+if TYPE_CHECKING:
+    from byzflower.datasets.base import Dataset
+    from byzflower.datasets.errors import DataNotFoundError
+    from byzflower.datasets.interactions import Interactions, Split
+    from byzflower.datasets.partition import class_counts, make_partition, partition_natural
+    from byzflower.datasets.recsys import load_feedback
+
+export_lazily(__name__)
+
+DATASETS: Registry[Callable[[str], "Dataset"]] = Registry(
+    "data set",
+    "byzflower.datasets",
+    {
+        "cifar10": "byzflower.datasets.cifar:load_cifar10",
+        "cifar100": "byzflower.datasets.cifar:load_cifar100",
+        "cifar10_jpeg": "byzflower.datasets.cifar:load_cifar10_jpeg",
+        "digits": "byzflower.datasets.digits:load_digits_dataset",
+        "fashion_mnist": "byzflower.datasets.vision:load_fashion_mnist",
+        "femnist": "byzflower.datasets.femnist:load_femnist",
+        "imagenet12": "byzflower.datasets.imagenet12:load_imagenet12",
+        "mnist": "byzflower.datasets.vision:load_mnist",
+    },
+)
+# Of recommenders.
+FEEDBACK: Registry[Callable[[str], "Interactions"]] = Registry(
+    "data set of recommenders",
+    "byzflower.feedback",
+    {
+        "citeulike-a": "byzflower.datasets.recsys:load_citeulike_a",
+        "citeulike-t": "byzflower.datasets.recsys:load_citeulike_t",
+        "lastfm": "byzflower.datasets.recsys:load_lastfm",
+        "ml-100k": "byzflower.datasets.recsys:load_ml100k",
+        "ml-100k-split": "byzflower.datasets.recsys:load_ml100k_split",
+        "ml-1m": "byzflower.datasets.recsys:load_ml1m",
+        "ml-1m-split": "byzflower.datasets.recsys:load_ml1m_split",
+        "steam": "byzflower.datasets.recsys:load_steam",
+        "steam-split": "byzflower.datasets.recsys:load_steam_split",
+        "synthetic": "byzflower.datasets.recsys:load_synthetic",
+        "synthetic-small": "byzflower.datasets.recsys:load_synthetic_small",
+    },
+)
 
 
-def load_dataset(name: str, data: str = "") -> Dataset:
+def load_dataset(name: str, data: str = "") -> "Dataset":
     """Load a data set by name.
 
     Args:

@@ -9,10 +9,6 @@ import torch
 from numpy.typing import NDArray
 
 
-class DataNotFoundError(FileNotFoundError):
-    """A data set's files are not where they were looked for; the message says where and what to do."""
-
-
 @dataclass(frozen=True)
 class Dataset:
     """Images and labels, split into train and test.

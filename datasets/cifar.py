@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from byzflower.datasets.base import DataNotFoundError, Dataset
+from byzflower.datasets.base import Dataset
 from byzflower.datasets.cache import Arrays, prepared
+from byzflower.datasets.errors import DataNotFoundError
 from byzflower.datasets.vision import data_folder, read_splits
 
 _SUBSET = "cifar10-jpeg-subset.npz"

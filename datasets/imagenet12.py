@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.datasets.base import DataNotFoundError, Dataset
+from byzflower.datasets.base import Dataset
 from byzflower.datasets.cache import Arrays, prepared
+from byzflower.datasets.errors import DataNotFoundError
 from byzflower.datasets.torchvision_guard import import_torchvision
 from byzflower.datasets.vision import data_folder
 

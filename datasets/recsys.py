@@ -2,14 +2,14 @@
 
 import gzip
 import os
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from byzflower.datasets.base import DataNotFoundError
+from byzflower.datasets import FEEDBACK
+from byzflower.datasets.errors import DataNotFoundError
 from byzflower.datasets.interactions import Interactions
 from byzflower.datasets.recsys_synthetic import long_tailed
 
@@ -192,21 +192,6 @@ def load_synthetic(data: str, num_users: int = 300, num_items: int = 400) -> Int
 def load_synthetic_small(data: str) -> Interactions:
     """The same, with 40 users and 60 items."""
     return load_synthetic(data, 40, 60)
-
-
-FEEDBACK: dict[str, Callable[[str], Interactions]] = {
-    "citeulike-a": load_citeulike_a,
-    "citeulike-t": load_citeulike_t,
-    "lastfm": load_lastfm,
-    "ml-100k": load_ml100k,
-    "ml-100k-split": load_ml100k_split,
-    "ml-1m": load_ml1m,
-    "ml-1m-split": load_ml1m_split,
-    "steam": load_steam,
-    "steam-split": load_steam_split,
-    "synthetic": load_synthetic,
-    "synthetic-small": load_synthetic_small,
-}
 
 
 @lru_cache(maxsize=4)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from byzflower.datasets.base import DataNotFoundError, Dataset
+from byzflower.datasets.base import Dataset
 from byzflower.datasets.cache import Arrays, cache_folder, prepared
+from byzflower.datasets.errors import DataNotFoundError
 from byzflower.datasets.torchvision_guard import import_torchvision
 
 _IDX_FILES = (

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from byzflower.server.config.classification import ConfigError, name_fault, unknown_text
+from byzflower.server.config.checks import ConfigError, name_fault, unknown_text
 from byzflower.server.config.tasks import Config, make_config
 
 SEED = "seed"
@@ -68,6 +68,7 @@ class Recipe(_Strict):
         best: which value of a row is printed in bold.
         rows: axis of the tables' rows.
         columns: axis of the tables' columns.
+        imports: modules to import first, for the rules, attacks, ... that they register.
         base: options of every run.
         cross: axis -> its values; every combination is a run. A value is an option's value, or a table
             of several options with a ``label``. Of ``tries``, an option with a list of values to search,
@@ -88,6 +89,7 @@ class Recipe(_Strict):
     best: Literal["highest", "lowest"] = "highest"
     rows: str = "attack"
     columns: str = "strategy"
+    imports: list[str] = []
     base: dict[str, Value] = {}
     cross: dict[str, list[Choice]]
     exclude: list[dict[str, Value]] = []
@@ -145,8 +147,14 @@ class Plan:
         return Path(out) / self.name / self.scale
 
 
-def load_plan(path: Path, scale: Scale = "full", out: str = "runs") -> Plan:
+def load_plan(path: Path, scale: Scale = "full", out: str = "runs", imports: Sequence[str] = ()) -> Plan:
     """Read a recipe and expand it.
+
+    Args:
+        path: of the recipe.
+        scale: full or quick.
+        out: folder for results.
+        imports: modules to import before those that the recipe names.
 
     Raises:
         RecipeError: unreadable, an unknown key, or impossible combinations: all of them at once.
@@ -159,7 +167,7 @@ def load_plan(path: Path, scale: Scale = "full", out: str = "runs") -> Plan:
     except ValidationError as error:
         raise RecipeError("\n".join(f"{path}: {_where(e)}: {e['msg']}" for e in error.errors())) from None
     try:
-        return _expand(path.stem, recipe, source, scale, out)
+        return _expand(path.stem, recipe, source, scale, out, imports)
     except RecipeError as error:
         raise RecipeError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
 
@@ -199,7 +207,7 @@ def select(cells: Sequence[Cell], axes: Mapping[str, Sequence[str]], only: Itera
     return chosen
 
 
-def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> Plan:
+def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str, imports: Sequence[str]) -> Plan:
     base, cross, note = dict(recipe.base), dict(recipe.cross), ""
     if scale == "quick":
         if recipe.quick is None:
@@ -220,7 +228,13 @@ def _expand(name: str, recipe: Recipe, source: str, scale: Scale, out: str) -> P
             excluded += 1
             continue
         for tries in itertools.product(*(tries for _, tries in combination)):
-            options: dict[str, Any] = {**_EXECUTION, **base, "out": out, "name": f"{name}/{scale}"}
+            options: dict[str, Any] = {
+                **_EXECUTION,
+                "imports": [*imports, *recipe.imports],
+                **base,
+                "out": out,
+                "name": f"{name}/{scale}",
+            }
             for _, own in tries:
                 options.update(own)
             try:

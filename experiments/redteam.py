@@ -12,14 +12,16 @@ from flwr.serverapp.strategy import Strategy
 
 from byzflower.attacks import ATTACKS
 from byzflower.clients.app import app as client_app
-from byzflower.clients.settings import SETTINGS, training_data
+from byzflower.clients.data import training_data
+from byzflower.clients.settings import SETTINGS
 from byzflower.flower.compat import array_record, array_view
 from byzflower.flower.text import error_text
-from byzflower.models import build_model
+from byzflower.models.build import build_model
 from byzflower.numerics.randomness import seed_for
 from byzflower.numerics.threads import one_thread
 from byzflower.server.adversary.base import Adversary
-from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.config.checks import ConfigError
+from byzflower.server.config.classification import RunConfig
 from byzflower.server.engines.inline import InlineGrid
 from byzflower.server.evaluation import ServerEvaluation
 
@@ -82,9 +84,11 @@ def _checked(place: str, make: Callable[[], Any]) -> MakeStrategy:
 def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
     """Label, attack and parameters: none, every attack as published, and blunt variants of some.
 
-    Not those that poison an optimizer's moments, which an ordinary strategy does not send.
+    Not those that poison an optimizer's moments, which an ordinary strategy does not send, nor those of other
+    packages that cannot be loaded.
     """
-    names = sorted(name for name, attack in ATTACKS.items() if not attack.needs_moments)
+    loaded = sorted(ATTACKS.keys() - ATTACKS.faults())
+    names = [name for name in loaded if not ATTACKS[name].needs_moments]
     published: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in names]
     return [("none", "none", {}), *published, *((f"{name} {text}", name, own) for name, text, own in _BLUNT)]
 

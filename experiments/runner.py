@@ -1,4 +1,4 @@
-"""Run the cells of a grid side by side, in processes: each once, and a failure is its own alone."""
+"""Run the cells of a grid side by side, in processes, each once; a failed cell does not stop the others."""
 
 import multiprocessing
 import os
@@ -15,12 +15,11 @@ from queue import Empty
 from typing import Any, Protocol
 
 from byzflower.experiments.recipe import Cell
-from byzflower.experiments.report.plots import plot_similarity
 from byzflower.flower.text import error_text
-from byzflower.numerics.threads import share_cores
+from byzflower.numerics.cores import share_cores
 from byzflower.server.config.tasks import Config, make_config
-from byzflower.server.engines.simulation import simulate
-from byzflower.server.recorder import RunBusy, RunFolderError, result_of
+from byzflower.server.files import RunBusy, RunFolderError
+from byzflower.server.results import result_of
 
 ERROR_FILE = "error.txt"
 
@@ -107,6 +106,10 @@ def run_cells(cells: Sequence[Cell], jobs: int, watcher: Watcher | None = None) 
 
 def _run_cell(index: int, options: dict[str, Any], news: Any) -> str:
     """In a worker: run one cell and send news of its rounds; returns its state."""
+    # Late: the process that only waits for its workers needs none of this.
+    from byzflower.experiments.report.plots import plot_similarity
+    from byzflower.server.engines.simulation import simulate
+
     config = make_config(options)
     started = time.monotonic()
     folder = config.folder()

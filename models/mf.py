@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from byzflower.models.profiles import Floats, Indices, Profiles
 from byzflower.numerics.randomness import numpy_generator
@@ -120,6 +119,8 @@ def pulls(profiles: Profiles, scores: Floats) -> tuple[Floats, Floats]:
     Returns:
         (nnz,) derivatives and (k,) losses; 0 for a user without pairs.
     """
+    from scipy.special import expit  # late: a classifier needs no scipy
+
     margin = scores[profiles.positive] - scores[profiles.negative]
     miss = expit(-margin)
     # Summed in the pairs' order, in float64: the same for a user alone.

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -90,6 +89,8 @@ class Profiles:
 
     def sums(self, coefficients: Floats, table: Floats) -> Floats:
         """Per user, its items' rows of an (m, d) table, weighted by (nnz,) coefficients: (k, d)."""
+        from scipy import sparse  # late: a classifier needs no scipy
+
         shape = (len(self), len(table))
         matrix = sparse.csr_array((coefficients, self.items, self.splits), shape=shape)
         total: Floats = matrix @ table

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+RANKS = 5  # Precision@K and Recall@K are recorded up to this K
+
 
 def hits_and_gains(rank: int, tops: Sequence[int]) -> dict[str, float]:
     """Hit rate and normalised discounted cumulative gain of one wanted item.

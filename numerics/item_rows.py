@@ -1,6 +1,5 @@
 """The gradient rows of a round by item, and batches of items that received equally many."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
@@ -8,20 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
-from byzflower.numerics.rows import Rows
+from byzflower.numerics.rows import Rows, view_of
 from byzflower.numerics.threads import map_blocks
 
 # Scalars in a batch, which bounds the memory of temporaries.
 _BATCH_SCALARS = 1 << 19
-
-
-def view_of(array: NDArray[np.floating]) -> torch.Tensor:
-    """A tensor on an array's memory, which may be read-only, as uploads are: not to be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def gather(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -72,6 +63,8 @@ class ItemRows:
             items: (nnz,) item of each row, distinct within a client.
             num_items: m.
         """
+        from scipy import sparse  # late: only tables of items need scipy
+
         places = np.arange(len(items), dtype=np.int64)
         by_client = sparse.csr_array((places, items, splits), shape=(len(clients), num_items))
         rank = np.argsort(clients)
@@ -107,6 +100,8 @@ class ItemRows:
 
         Summed in the clients' order, so that the bits do not depend on which nodes they were on.
         """
+        from scipy import sparse
+
         nnz = len(self.order)
         data = np.ones(nnz, np.float32) if weights is None else weights[self.order].float().numpy()
         shape = (len(self), len(self.values))

@@ -1,9 +1,12 @@
 """One seed per run, one generator per use: no global random state is read or written."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(seed: int, purpose: str, round: int = 0, client: int = 0) -> int:
@@ -32,6 +35,8 @@ def numpy_generator(seed: int, purpose: str, round: int = 0, client: int = 0) ->
 
 def torch_generator(
     seed: int, purpose: str, round: int = 0, client: int = 0, device: str = "cpu"
-) -> torch.Generator:
+) -> "torch.Generator":
     """Torch generator on `device`, seeded by :func:`seed_for`."""
+    import torch  # late: who draws with NumPy alone needs none
+
     return torch.Generator(device).manual_seed(seed_for(seed, purpose, round, client))

@@ -1,11 +1,14 @@
 """The rows that rules aggregate: a matrix, or what pre-aggregations make of one without copying it."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from typing_extensions import override
 
 from byzflower.numerics.distances import (
@@ -24,6 +27,13 @@ Columns = slice | torch.Tensor
 _BLOCK_SCALARS = 1 << 18
 # Memory-bound passes use wider blocks, to amortise the call.
 _WIDE_COLUMNS = 1 << 15
+
+
+def view_of(array: NDArray[np.floating]) -> torch.Tensor:
+    """A tensor on an array's memory, which may be read-only, as uploads are: not to be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 class TooFewClients(ValueError):

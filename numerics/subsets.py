@@ -55,7 +55,7 @@ def _neighbourhoods(distances: torch.Tensor, size: int, most: int) -> Iterator[t
     if most < len(subsets):
         radii = distances.gather(1, subsets[:, -1:]).squeeze(1)
         subsets = subsets[radii.sort(stable=True).indices[:most].sort().values]
-    yield from torch.split(subsets, max(1, _BATCH_SCALARS // size**2))
+    yield from torch.split(subsets, _at_once(size))
 
 
 def _first_least(costs: torch.Tensor) -> int:
@@ -70,5 +70,10 @@ def _first_least(costs: torch.Tensor) -> int:
 def _all_subsets(n: int, size: int) -> Iterator[torch.Tensor]:
     """Batches (k, size) of all subsets in lexicographic order."""
     subsets = itertools.combinations(range(n), size)
-    while batch := list(itertools.islice(subsets, max(1, _BATCH_SCALARS // size**2))):
+    while batch := list(itertools.islice(subsets, _at_once(size))):
         yield torch.tensor(batch)
+
+
+def _at_once(size: int) -> int:
+    """How many subsets are tried at once: each needs a matrix of distances."""
+    return max(1, _BATCH_SCALARS // size**2)

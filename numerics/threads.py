@@ -11,13 +11,14 @@ from typing import TypeVar
 
 import torch
 
+from byzflower.numerics.cores import usable_cores
+
 T = TypeVar("T")
 
 _lock = threading.Lock()
 _thread = threading.local()
 _users = 0
 _before = 1
-_sharers = 1
 _LEAST = math.ulp(0.0)  # subnormal
 
 
@@ -93,18 +94,6 @@ def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
         if len(blocks) <= 1 or usable_cores() == 1 or getattr(_thread, "works", False):
             return [without_gradients(block) for block in blocks]
         return list(_pool().map(without_gradients, blocks))
-
-
-def usable_cores() -> int:
-    """How many cores this process has for its work, at least 1: see `share_cores`."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // _sharers)
-
-
-def share_cores(processes: int) -> None:
-    """Say that so many processes, this one among them, work side by side; before any work is done."""
-    global _sharers
-    _sharers = processes
 
 
 @cache

@@ -8,7 +8,8 @@ from flwr.serverapp import ServerApp
 
 from byzflower.server.config.tasks import config_from_flower
 from byzflower.server.federation import federation
-from byzflower.server.recorder import Record, Recorder
+from byzflower.server.recorder import Recorder
+from byzflower.server.results import Record
 
 app = ServerApp()
 

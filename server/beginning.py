@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from byzflower.clients.data import training_data
 from byzflower.clients.recommender.moments import divided_feedback, recommender_of, set_tables
-from byzflower.clients.settings import training_data
-from byzflower.models import build_model
-from byzflower.models.recommenders import build_stateless
+from byzflower.models.build import build_model, build_stateless
 from byzflower.numerics.randomness import seed_for
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.evaluation import ServerEvaluation

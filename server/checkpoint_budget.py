@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from byzflower.server.recorder import RunFolderError
+from byzflower.server.files import RunFolderError
 
 # Seconds after a checkpoint that could not be written, until the next try.
 _RETRY = 30.0

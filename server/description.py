@@ -2,7 +2,8 @@
 
 from byzflower.server.adversary.diagnostics import vulnerability
 from byzflower.server.config.tasks import Config
-from byzflower.server.recorder import Record, detection
+from byzflower.server.recorder import detection
+from byzflower.server.results import Record
 from byzflower.strategies.record import RoundRecord
 from byzflower.uploads.base import among
 

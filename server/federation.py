@@ -13,7 +13,8 @@ from byzflower.server.beginning import beginning
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import Config
-from byzflower.server.recorder import Record, Recorder
+from byzflower.server.recorder import Recorder
+from byzflower.server.results import Record
 from byzflower.server.rounds import Federation
 from byzflower.strategies.items import ItemStrategy
 

@@ -7,11 +7,10 @@ import torch
 from numpy.typing import NDArray
 
 from byzflower.datasets.interactions import Interactions
-from byzflower.models.ranking import precision_and_recall
+from byzflower.models.ranking import RANKS, precision_and_recall
 from byzflower.models.stateless import StatelessRecommender
 
 _BATCH_SCALARS = 1 << 23
-RANKS = 5  # Precision@K and Recall@K are recorded up to this K
 
 
 def rank_all_items(

@@ -18,10 +18,13 @@ from byzflower.flower.compat import array_record, array_view, poll_often
 from byzflower.flower.guarded import guarded
 from byzflower.server.adversary.base import Adversary
 from byzflower.server.checkpoint_budget import CheckpointBudget
+from byzflower.server.checkpoints import Checkpoint
 from byzflower.server.client_state import fetch_client_state, send_client_state
 from byzflower.server.config.tasks import Config
 from byzflower.server.description import describe
-from byzflower.server.recorder import Checkpoint, Record, Recorder, naming
+from byzflower.server.files import naming
+from byzflower.server.recorder import Recorder
+from byzflower.server.results import Record
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.sampling import wait_for_nodes
 

@@ -38,10 +38,14 @@ from byzflower.strategies.result import check as _check
 from byzflower.strategies.sampling import sample_clients, wait_for_nodes
 from byzflower.uploads.base import CLIENT_IDS, Ignored, Rejection, Upload
 from byzflower.uploads.codec import collect_evaluations, collect_uploads
-from byzflower.uploads.kind import Aggregate, Broadcast, UploadKind, UploadRound
+from byzflower.uploads.kind import Aggregate, Broadcast, UploadKind, UploadRound, row_bytes
 from byzflower.uploads.limits import is_held
 from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Roster
 
+# Rows of the model's size: the global one, the aggregate, the step, a rule's centres and sums.
+_MODELS = 8
+# Batches of subsets, of items, of packs.
+_TABLES_BYTES = 1 << 26
 # Bytes of uploads in a round above which freed memory is returned to the system.
 _LARGE_ROUND = 1 << 28
 
@@ -88,8 +92,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   self-reported num-examples gives it.
                 * ``max_skipped_rounds`` (default 3): rounds without an aggregate, in a row, before
                   `TooManySkippedRounds`.
-                * ``max_round_bytes`` (default 0, no limit): memory that the uploads of one round may
-                  need here; see `round_bytes`. A round that needs more is refused before it begins.
+                * ``max_round_bytes`` (default 0, no limit): memory that one round may need here; see
+                  `round_bytes`. A round that needs more is refused before it begins.
                 * ``num_clients`` (default none): simulate that many logical clients, spread evenly
                   over the nodes as cohorts. Without it every node is one client.
                 * ``identity`` ("claimed" or "node"; not with ``num_clients``): what a client is known by: the
@@ -336,12 +340,14 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         return messages
 
     def round_bytes(self, clients: int) -> int:
-        """Memory, in bytes, that the uploads of so many clients need here while they are aggregated.
+        """Memory, in bytes, that a round with so many clients needs here while it is aggregated.
 
-        Each is there as it arrived and as a row of the matrix; a tenth of that is left to the rule.
+        What a client sends beyond what it was asked for is not in it, nor are the n x n distances of rules
+        that compare clients.
         """
         layout = self.sent.layout
-        return math.ceil(2.2 * clients * layout.width * layout.row_dtype.itemsize)
+        uploads = clients * self.upload.upload_bytes(layout)
+        return math.ceil(uploads + _MODELS * row_bytes(layout) + _TABLES_BYTES)
 
     def _check_size(self, clients: int) -> None:
         needed = self.round_bytes(clients)

@@ -1,16 +1,23 @@
 """Kinds of upload, one file each with both its doors: encoding, decoding, rows, step."""
 
-from byzflower.numerics.packs import Packs
-from byzflower.uploads.base import Ignored, Rejected, Rejection, Upload
-from byzflower.uploads.codec import collect_uploads, decode_reply, encode_upload
-from byzflower.uploads.dense import DenseUpload, Gradients, Weights
-from byzflower.uploads.items import Items, ItemUpload
-from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound
-from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import Moments, MomentsUpload
-from byzflower.uploads.registry import UPLOADS, upload_kind
-from byzflower.uploads.roster import Roster
-from byzflower.uploads.topk import SparseModel, TopK, TopKUpload
+from typing import TYPE_CHECKING
+
+from byzflower.plugins import export_lazily
+
+if TYPE_CHECKING:
+    from byzflower.numerics.packs import Packs
+    from byzflower.uploads.base import Ignored, Rejected, Rejection, Upload
+    from byzflower.uploads.codec import collect_uploads, decode_reply, encode_upload
+    from byzflower.uploads.dense import DenseUpload, Gradients, Weights
+    from byzflower.uploads.items import Items, ItemUpload
+    from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound
+    from byzflower.uploads.layout import Layout
+    from byzflower.uploads.moments import Moments, MomentsUpload
+    from byzflower.uploads.registry import UPLOADS, upload_kind
+    from byzflower.uploads.roster import Roster
+    from byzflower.uploads.topk import SparseModel, TopK, TopKUpload
+
+export_lazily(__name__)
 
 __all__ = [
     "UPLOADS",

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.base import Rejected, Rejection, Upload
 from byzflower.uploads.kind import Broadcast, Forged, Gathering, UploadKind, UploadRound
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.limits import MAX_NORM, fault, misfits, row_norms
+from byzflower.uploads.limits import MAX_NORM, fault, misfits, norms_of
 
 ROWS = "rows"
+_LONG_ROW = 1 << 16  # scalars
 
 
 @dataclass
@@ -211,20 +213,26 @@ class Dense(UploadKind):
         layout, start = sent
         found = {client: (upload, i) for upload in uploads for i, client in enumerate(upload.client_ids)}
         order = sorted(found)
+        ordered = [found[client] for client in order]
+        sizes = np.array([upload.num_examples[i] for upload, i in ordered])
         rows = np.empty((len(order), layout.width), layout.row_dtype)
-        position = {client: i for i, client in enumerate(order)}
-        with np.errstate(over="ignore", invalid="ignore"):
-            for upload in uploads:  # as they came: one reply's rows lie beside each other
-                for i, client in enumerate(upload.client_ids):
-                    upload.write_row(i, rows[position[client]])
-                    self.to_gradient(rows[position[client]], start)
-            matrix = torch.from_numpy(rows)
-            faults = {}
-            for target in (~(row_norms(matrix) <= MAX_NORM)).nonzero().squeeze(1).tolist():
-                upload, i = found[order[target]]
-                upload.write_row(i, rows[target])  # as it was sent
-                faults[target] = fault(rows[target])
-        sizes = np.array([upload.num_examples[i] for upload, i in map(found.__getitem__, order)])
+        matrix = torch.from_numpy(rows)
+        norms = matrix.new_empty(len(order))
+
+        def write(part: slice) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                for row, (upload, i) in zip(rows[part], ordered[part], strict=True):
+                    upload.write_row(i, row)
+                    self.to_gradient(row, start)
+            norms[part] = norms_of(matrix[part])
+
+        # Of short rows the time is Python's, which threads would only take from each other.
+        map_blocks(write, len(order), 1 if layout.width > _LONG_ROW else max(1, len(order)))
+        faults = {}
+        for target in (~(norms <= MAX_NORM)).nonzero().squeeze(1).tolist():
+            upload, i = ordered[target]
+            upload.write_row(i, rows[target])  # as it was sent
+            faults[target] = fault(rows[target])
         stacked = DenseRound(order, sizes, [], layout.d, matrix)
         stacked.leave_out(faults)
         stacked.leave_out(misfits(lambda columns: stacked.rows.numpy()[:, columns], start, server_lr, layout))

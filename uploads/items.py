@@ -10,13 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from byzflower.numerics.adam import AdamState
-from byzflower.numerics.item_rows import ItemRows, gather, view_of
+from byzflower.numerics.item_rows import ItemRows, gather
+from byzflower.numerics.rows import view_of
 from byzflower.uploads.base import Rejected, Rejection, Upload
-from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound
+from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound, row_bytes
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.limits import MAX_NORM, fault, row_norms
 
 ServerOptimizer = Literal["sgd", "adam"]
+_ITEM_BYTES = 120
 SPLITS, ITEMS, ROWS, DENSE = "splits", "items", "rows", "dense"
 
 
@@ -277,6 +279,14 @@ class Items(UploadKind):
     def taken(self, new: NDArray[Any], sent: Broadcast) -> None:
         """Keep Adam's moments of this step."""
         self._adam = self._next
+
+    def upload_bytes(self, layout: Layout) -> float:
+        """Bytes as `UploadKind` has them.
+
+        An upload as it arrived, put together with the others', and once more without those that are not
+        finite; the number of every item, its places by client and by item, and what a rule notes of its row.
+        """
+        return 3.2 * row_bytes(layout) + _ITEM_BYTES * layout.shapes[0][0]
 
     # -- what an adversary writes ----------------------------------------------------------------
 

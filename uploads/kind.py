@@ -1,8 +1,8 @@
 """What a kind of upload has to say, from the server's broadcast to its next model, in one class.
 
 A rule and a kind of upload are independent choices. Each kind is a class in a file of its own, with both
-doors: what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded, how
-a round of them becomes rows, how the aggregate becomes the next model, and how an adversary forges one.
+doors: what clients are sent and told, how they encode what they learned, how untrusted arrays are decoded,
+how a round of them becomes rows, how the aggregate becomes the next model, and how an adversary forges one.
 """
 
 from abc import ABC, abstractmethod
@@ -14,16 +14,29 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from byzflower.numerics.cores import usable_cores
 from byzflower.numerics.rows import Rows
 from byzflower.uploads.base import Rejection, Upload
 from byzflower.uploads.layout import Layout
 
+# What rules have in work of each client, on each core: some temporaries of a block of columns.
+_WORK_BYTES, _WORK_COLUMNS = 32, 1 << 15
 UPLOAD = "upload"  # under this key clients are told the name of the kind
 
 Memory = dict[str, NDArray[Any]]
 # An attack on what is sent: (f, d) rows to upload; benign rows, what each sent, size and number of packs of a
 # client -> (f, d) rows and (f, P) what is sent of them.
 Place = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, int], tuple[torch.Tensor, torch.Tensor]]
+
+
+def row_bytes(layout: Layout) -> int:
+    """Bytes of a row."""
+    return layout.width * layout.row_dtype.itemsize
+
+
+def work_bytes(layout: Layout) -> int:
+    """Bytes of one client's share in what a rule has in work at a time, on all cores."""
+    return _WORK_BYTES * min(layout.d, usable_cores() * _WORK_COLUMNS)
 
 
 class Broadcast(NamedTuple):
@@ -138,7 +151,7 @@ class UploadKind(ABC):
         by_contributors: whether rules see, of each column, only the clients that sent it.
         by_item: whether its rules aggregate item by item (`ItemStrategy`).
         owns_step: whether the step is the clients' own, so that the server's step size must be 1.
-        measures_itself: whether it has an account of its own of how a round's uploads lie (`observe`, `views`).
+        measures_itself: whether it measures by itself how a round's uploads lie (`observe`, `views`).
         own_buffers: whether clients that learned a gradient send their buffers as they are, not their steps.
     """
 
@@ -265,6 +278,14 @@ class UploadKind(ABC):
     def model(self, new: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
         """The model's named arrays in a row that was, or could be, broadcast."""
         return dict(zip(layout.names, layout.arrays(new), strict=True))
+
+    def upload_bytes(self, layout: Layout) -> float:
+        """Memory, in bytes, that one upload, as large as it may be, needs until it is aggregated.
+
+        Here: as it arrived and as a row of the matrix, a fifth of a row for what receiving leaves in pieces
+        and a rule notes of every value, and what is in work.
+        """
+        return 2.2 * row_bytes(layout) + work_bytes(layout)
 
     def pseudo_gradient(self, row: NDArray[Any], sent: Broadcast) -> NDArray[Any]:
         """What a whole model that was trained from `sent` (or a gradient, as `learned` says) means."""

@@ -21,13 +21,15 @@ _BLOCK_SCALARS = 1 << 18
 
 def row_norms(matrix: torch.Tensor) -> torch.Tensor:
     """Euclidean norms of the rows, in their own dtype: inf or NaN where it, or a square, overflows."""
-    norms = matrix.new_empty(len(matrix))
+    width = max(1, _BLOCK_SCALARS // max(1, matrix.shape[1]))
+    parts = map_blocks(lambda part: norms_of(matrix[part]), len(matrix), width)
+    return torch.cat([matrix.new_empty(0), *parts])
 
-    def work(rows: slice) -> None:
-        with subnormals_as_zero():
-            norms[rows] = torch.linalg.vector_norm(matrix[rows], dim=1)
 
-    map_blocks(work, len(matrix), max(1, _BLOCK_SCALARS // max(1, matrix.shape[1])))
+@subnormals_as_zero()
+def norms_of(rows: torch.Tensor) -> torch.Tensor:
+    """The same of a few rows, on this thread."""
+    norms: torch.Tensor = torch.linalg.vector_norm(rows, dim=1)
     return norms
 
 

@@ -14,7 +14,16 @@ from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.base import Rejected, Rejection, Upload, among
 from byzflower.uploads.dense import Dense, DenseUpload, Weights
-from byzflower.uploads.kind import Aggregate, Broadcast, Forged, Memory, UploadKind, UploadRound
+from byzflower.uploads.kind import (
+    Aggregate,
+    Broadcast,
+    Forged,
+    Memory,
+    UploadKind,
+    UploadRound,
+    row_bytes,
+    work_bytes,
+)
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.moments_layout import MomentsLayout, Touched, Units, ends_of, map_units, moments_layout
 from byzflower.uploads.optimizers import OPTIMIZER, Optimizer
@@ -284,9 +293,16 @@ class Moments(UploadKind):
     # -- what the server sends -------------------------------------------------------------------
 
     def broadcast(self, model: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The model's arrays, and the moments of each parameter, at first zero."""
+        """The model's arrays, and the moments of each parameter, at first zero.
+
+        Raises:
+            ValueError: parameters in float16, in which steps cannot be told from their rounding.
+        """
         self._last = None  # the last round's uploads are no longer needed
-        layout = MomentsLayout(Layout.of(model), self.optimizer.slots).full
+        own = MomentsLayout(Layout.of(model), self.optimizer.slots)
+        if own.precision not in (torch.float32, torch.float64):
+            raise ValueError(f"moments need parameters in float32 or float64, got {own.precision}")
+        layout = own.full
         row = layout.row([*model.values(), *(np.zeros(s) for s in layout.shapes[len(model) :])])
         d = moments_layout(layout).model.d
         if len(self._moments):
@@ -412,7 +428,8 @@ class Moments(UploadKind):
         def judge(one: slice) -> tuple[Touched, str | None]:
             upload, i = found[order[one.start]]
             client = own.without_untouched(upload.client(i), nothing)
-            if not np.isfinite(buffers - client.buffers).all():
+            client = client._replace(buffers=buffers - client.buffers)  # no view that keeps a row alive
+            if not np.isfinite(client.buffers).all():
                 return client, "NaN or Inf in the buffers"
             return client, self._fault(client, own, before, t)
 
@@ -431,7 +448,7 @@ class Moments(UploadKind):
             int(own.widths[touched].sum()),
             own,
             [client._replace(rows=places[client.rows]) for client in good.values()],
-            np.array([buffers - client.buffers for client in good.values()]).reshape(len(good), -1),
+            np.array([client.buffers for client in good.values()]).reshape(len(good), -1),
             nothing,
             units,
             ends_of(sizes[touched]),
@@ -442,10 +459,11 @@ class Moments(UploadKind):
 
     def _fault(self, client: Touched, own: MomentsLayout, before: torch.Tensor, t: int) -> str | None:
         """Why a client cannot have taken step `t` from the state `before`, or None."""
+        numbers = torch.finfo(own.precision)
 
         def verify(after: torch.Tensor, units: Units) -> tuple[int, float]:
             start = before[:, units]
-            obeyed = self.optimizer.obeyed(start, after, t, self.tolerance)
+            obeyed = self.optimizer.obeyed(start, after, t, self.tolerance, numbers)
             gradient = self.optimizer.recover(start, after).double()
             return obeyed.numel() - int(obeyed.count_nonzero()), float(gradient.square_().sum())
 
@@ -455,7 +473,7 @@ class Moments(UploadKind):
             name, width = self.optimizer.name, client.values.shape[1]
             return f"breaks the update rule of {name} in {broken} of {width} coordinates"
         dtype = client.values.dtype
-        if not square <= np.finfo(dtype).max:
+        if not square <= float(np.finfo(dtype).max):
             return f"the squared norm of its recovered gradient overflows {dtype}"
         return None
 
@@ -474,6 +492,16 @@ class Moments(UploadKind):
         """Keep the moments."""
         state = moments_layout(sent.layout).state(new)
         self._moments, self.steps = state[1:].reshape(-1).copy(), self.steps + 1
+
+    def upload_bytes(self, layout: Layout) -> float:
+        """Bytes as `UploadKind` has them.
+
+        An upload as it arrived, the rows that it touched unless it sent just those, a row of what the filter
+        sees and a fifth of it for the filter; and the numbers of its rows.
+        """
+        own = moments_layout(layout)
+        filtered = 1.2 * own.model.d * layout.row_dtype.itemsize
+        return 2.1 * row_bytes(layout) + filtered + 3 * own.rows.nbytes + work_bytes(own.model)
 
     def model(self, new: NDArray[Any], layout: Layout) -> dict[str, NDArray[Any]]:
         """The parameters and buffers; the moments stay here."""

@@ -120,6 +120,17 @@ class MomentsLayout:
         """Number of rows."""
         return len(self.starts) - 1
 
+    @cached_property
+    def precision(self) -> torch.dtype:
+        """The type of the least precise of the parameters."""
+        kinds = [torch.from_numpy(np.empty(0, kind)).dtype for kind in self._parameter_dtypes]
+        return min(kinds, key=lambda kind: torch.finfo(kind).bits)
+
+    @property
+    def _parameter_dtypes(self) -> list[np.dtype[Any]]:
+        dtypes = dict(zip(self.model.names, self.model.dtypes, strict=True))
+        return [dtypes[name] for name, _, _ in self.model.parameters]
+
     @property
     def depth(self) -> int:
         """Values per parameter: itself and its moments."""
@@ -179,7 +190,7 @@ class MomentsLayout:
         keep = np.logical_or.reduceat(differs, np.cumsum(sizes) - sizes)
         if keep.all():
             return client
-        kept = values[:, np.repeat(keep, sizes)].reshape(self.depth, -1)
+        kept = values.compress(np.repeat(keep, sizes), axis=1).reshape(self.depth, -1)
         return Touched(client.rows[keep], kept, client.buffers)
 
 

@@ -58,8 +58,14 @@ class Optimizer(ABC):
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """Return the gradient that led from one state to the other; exactly 0 where `step` was given 0."""
 
-    @abstractmethod
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+    def obeyed(
+        self,
+        before: torch.Tensor,
+        after: torch.Tensor,
+        t: int,
+        tolerance: float,
+        numbers: torch.finfo | None = None,
+    ) -> torch.Tensor:
         """Where `after` is what step `t` gives for some gradient.
 
         Args:
@@ -68,11 +74,19 @@ class Optimizer(ABC):
             t: number of the step, from 1.
             tolerance: error allowed, relative to the change of a value by the step. Some units in the
                 last place of the value itself are always allowed.
+            numbers: those that the values of `after` were rounded to; by default those of its type.
 
         Returns:
             Boolean, of a slot's shape; False wherever anything is NaN, infinite or overflows on the way:
             what is not finite would be close to anything.
         """
+        return self._obeyed(before, after, t, tolerance, numbers or torch.finfo(after.dtype))
+
+    @abstractmethod
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
+        """Where `after` is a step; see `obeyed`."""
 
     def to_config(self, step: int) -> dict[str, Any]:
         """Everything that a client needs to take step `step`, for a ConfigRecord."""
@@ -134,13 +148,15 @@ class Adam(Optimizer):
         gradient: torch.Tensor = (after[1] - self.beta1 * before[1]) / (1 - self.beta1)
         return gradient
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
         """See `Optimizer`; v must follow from g, and theta from m and v."""
         theta, m, v = after
         change = (1 - self.beta2) * self.recover(before, after).square()
         step = self.rate(t) * m / (v + self.eps).sqrt()
-        return _close(v, self.beta2 * before[2] + change, change, after, tolerance) & _close(
-            theta, before[0] - step, step, after, tolerance
+        return _close(v, self.beta2 * before[2] + change, change, numbers, tolerance) & _close(
+            theta, before[0] - step, step, numbers, tolerance
         )
 
 
@@ -169,11 +185,13 @@ class MomentumSGD(Optimizer):
         gradient: torch.Tensor = after[1] - self.momentum * before[1]
         return gradient
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
         """See `Optimizer`; theta must follow from m."""
         theta, m = after
         step = self.lr * m
-        return _close(theta, before[0] - step, step, after, tolerance)
+        return _close(theta, before[0] - step, step, numbers, tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,10 +220,13 @@ class AdaGrad(Optimizer):
         per_step = (after[1].sqrt() + self.eps) / self.lr
         return _sharpest((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0)
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
         """See `Optimizer`; r must follow from g."""
         per_step = (after[1].sqrt() + self.eps) / self.lr
-        return _square_added((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0, tolerance)
+        g = (before[0] - after[0]) * per_step
+        return _square_added(g, per_step, after, before[1], 1.0, tolerance, numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,11 +258,13 @@ class RMSProp(Optimizer):
         per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
         return _sharpest((before[0] - after[0]) * per_step, per_step, after, kept, 1 - self.decay)
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
         """See `Optimizer`; r must follow from g."""
         per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
         g = (before[0] - after[0]) * per_step
-        return _square_added(g, per_step, after, kept, 1 - self.decay, tolerance)
+        return _square_added(g, per_step, after, kept, 1 - self.decay, tolerance, numbers)
 
 
 def _sharpest(
@@ -270,31 +293,32 @@ def _square_added(
     kept: torch.Tensor,
     share: float,
     tolerance: float,
+    numbers: torch.finfo,
 ) -> torch.Tensor:
     """Where r is what was kept and a share of g g, for a g known up to the rounding of theta."""
-    rounding = _last_place(after) * after[0].abs() * per_step
+    rounding = _roundings(numbers) * after[0].abs() * per_step
     change = share * g * g
     unsure = share * rounding * (2 * g.abs() + rounding)
-    return _close(after[1], kept + change, change, after, tolerance, unsure)
+    return _close(after[1], kept + change, change, numbers, tolerance, unsure)
 
 
 def _close(
     actual: torch.Tensor,
     expected: torch.Tensor,
     change: torch.Tensor,
-    after: torch.Tensor,
+    numbers: torch.finfo,
     tolerance: float,
     unsure: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """Where values agree up to the tolerance and the rounding of the uploaded type, all of it finite."""
-    rounding = _last_place(after) * expected.abs() + torch.finfo(after.dtype).tiny
+    rounding = _roundings(numbers) * expected.abs() + numbers.tiny
     allowed = tolerance * change.abs() + rounding + unsure
     return ((actual - expected).abs() <= allowed) & (allowed < torch.inf)
 
 
-def _last_place(after: torch.Tensor) -> float:
+def _roundings(numbers: torch.finfo) -> float:
     """What a few roundings may change a value by, relative to it."""
-    return 4 * torch.finfo(after.dtype).eps
+    return 4 * numbers.eps
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (Adam, MomentumSGD, AdaGrad, RMSProp)}

@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 
 from byzflower.numerics.packed_rows import PackedRows
 from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
+from byzflower.numerics.rows import view_of
+from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.base import Rejected, Rejection, Upload
-from byzflower.uploads.kind import Broadcast, Forged, Memory, Place, UploadKind, UploadRound
+from byzflower.uploads.kind import Broadcast, Forged, Memory, Place, UploadKind, UploadRound, row_bytes
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.limits import MAX_NORM, fault, misfits
+from byzflower.uploads.limits import MAX_NORM, fault, misfits, norms_of
 
 Importance = Literal["update", "parameter"]
 Densify = Literal["zero", "contributors"]
 MASK, VALUES, BUFFERS = "mask", "values", "buffers"
 PACK_SIZE = "pack-size"
 RESIDUAL = "topk-residual"
+_PACK_BYTES = 10  # of one client's pack: two booleans of masks and a rank
 
 
 class SparseModel(NamedTuple):
@@ -147,8 +150,15 @@ class TopKRound(UploadRound):
     def matrix(self) -> torch.Tensor:
         """The updates in all columns: (n, d), of no clients, too."""
         if not self.client_ids:
-            return torch.from_numpy(self.start[: self.d][None][:0])
+            return torch.from_numpy(np.empty((0, self.d), self.start.dtype))
         return super().matrix()
+
+    def is_short(self, i: int) -> bool:
+        """Whether a row, buffers and all, is finite and not longer than `MAX_NORM`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            buffers = (self.start[self.d :] - self.upload.buffers[i]).astype(np.float64)
+            one = self.gradients(torch.device("cpu")).take([i])
+            return float(one.squared_norms) + float(buffers @ buffers) <= MAX_NORM**2
 
     def leave_out(self, faults: Mapping[int, str]) -> None:
         """Leave out the clients at these positions, for these reasons."""
@@ -307,14 +317,15 @@ class TopK(UploadKind):
         stacked = TopKRound(upload.client_ids, upload.num_examples, [], layout.d, upload, start)
         if not order:
             return stacked
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = stacked.gradients(torch.device("cpu")).squared_norms.numpy()
-            squares = squares + np.square(stacked.buffers.numpy(), dtype=np.float64).sum(axis=1)
-        long = np.flatnonzero(~(squares <= MAX_NORM**2)).tolist()
-        stacked.leave_out({i: fault(upload.values[i], upload.buffers[i]) for i in long})
+        stacked.leave_out({i: fault(upload.values[i], upload.buffers[i]) for i in _too_long(stacked)})
         if stacked.client_ids:
             stacked.leave_out(misfits(stacked.steps, start, server_lr, layout))
         return stacked
+
+    def upload_bytes(self, layout: Layout) -> float:
+        """Bytes as `UploadKind` has them; contributors' packs are read where they are."""
+        spared = row_bytes(layout) if self.by_contributors else 0
+        return super().upload_bytes(layout) - spared + _PACK_BYTES * Packs(layout.d, self.pack_size).count
 
     def info(self, sent_bytes: int, clients: int, layout: Layout) -> dict[str, float]:
         """How much less travels than of dense models."""
@@ -364,6 +375,20 @@ class TopK(UploadKind):
             with np.errstate(over="ignore"):
                 values[i] = own.astype(values[i].dtype)
         return dataclasses.replace(upload, masks=masks, values=values)
+
+
+def _too_long(stacked: TopKRound) -> list[int]:
+    """Positions of rows, buffers and all, that are not finite or longer than `MAX_NORM`."""
+    # By the triangle inequality most need not be subtracted.
+    parts = [view_of(part) for part in (stacked.start, *stacked.upload.values, *stacked.upload.buffers)]
+    lengths = map_blocks(lambda part: _length(parts[part.start]), len(parts), 1)
+    n = len(stacked.client_ids)
+    sums = [lengths[0] + lengths[1 + i] + lengths[1 + n + i] for i in range(n)]
+    return [i for i, length in enumerate(sums) if not length <= MAX_NORM and not stacked.is_short(i)]
+
+
+def _length(row: torch.Tensor) -> float:
+    return float(norms_of((row.float() if row.dtype == torch.float16 else row)[None]))
 
 
 def sparsify(trained: NDArray[Any], start: NDArray[Any], layout: Layout, kind: TopK) -> SparseModel:

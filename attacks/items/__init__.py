@@ -1,25 +1,37 @@
 """Attacks on federated recommenders, which poison rows for items."""
 
-from byzflower.attacks.base import Attack
-from byzflower.attacks.items.base import BenignRows, CraftedRows, ItemAttack, ItemView, ProfileAttack
-from byzflower.attacks.items.cluster import ItemCluster
-from byzflower.attacks.items.profiles import FedAttack, ProfileFlip
-from byzflower.attacks.items.spattack_l import SpattackLD, SpattackLS
-from byzflower.attacks.items.spattack_o import SpattackOD, SpattackOS
-from byzflower.attacks.items.statistics import ItemFang, ItemGaussian, ItemLIE
+from typing import TYPE_CHECKING
 
-ITEM_ATTACKS: dict[str, type[Attack]] = {
-    "cluster": ItemCluster,
-    "fang": ItemFang,
-    "fedattack": FedAttack,
-    "gaussian": ItemGaussian,
-    "labelflip": ProfileFlip,
-    "lie": ItemLIE,
-    "spattack-l-d": SpattackLD,
-    "spattack-l-s": SpattackLS,
-    "spattack-o-d": SpattackOD,
-    "spattack-o-s": SpattackOS,
-}
+from byzflower.plugins import Registry, export_lazily
+
+if TYPE_CHECKING:
+    from byzflower.attacks.base import Attack
+    from byzflower.attacks.items.base import BenignRows, CraftedRows, ItemAttack, ItemView, ProfileAttack
+    from byzflower.attacks.items.cluster import ItemCluster
+    from byzflower.attacks.items.profiles import FedAttack, ProfileFlip
+    from byzflower.attacks.items.spattack_l import SpattackLD, SpattackLS
+    from byzflower.attacks.items.spattack_o import SpattackOD, SpattackOS
+    from byzflower.attacks.items.statistics import ItemFang, ItemGaussian, ItemLIE
+
+export_lazily(__name__)
+
+ITEM_ATTACKS: Registry[type["Attack"]] = Registry(
+    "item attack",
+    "byzflower.item_attacks",
+    {
+        "cluster": "byzflower.attacks.items.cluster:ItemCluster",
+        "fang": "byzflower.attacks.items.statistics:ItemFang",
+        "fedattack": "byzflower.attacks.items.profiles:FedAttack",
+        "gaussian": "byzflower.attacks.items.statistics:ItemGaussian",
+        "labelflip": "byzflower.attacks.items.profiles:ProfileFlip",
+        "lie": "byzflower.attacks.items.statistics:ItemLIE",
+        "spattack-l-d": "byzflower.attacks.items.spattack_l:SpattackLD",
+        "spattack-l-s": "byzflower.attacks.items.spattack_l:SpattackLS",
+        "spattack-o-d": "byzflower.attacks.items.spattack_o:SpattackOD",
+        "spattack-o-s": "byzflower.attacks.items.spattack_o:SpattackOS",
+    },
+    base="byzflower.attacks.base:Attack",
+)
 
 __all__ = [
     "ITEM_ATTACKS",

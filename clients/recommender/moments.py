@@ -14,7 +14,7 @@ from byzflower.attacks import LocalAttack, LocalView, TensorColumns
 from byzflower.clients.settings import ClientSettings
 from byzflower.datasets.interactions import Interactions, Split
 from byzflower.datasets.recsys import load_feedback
-from byzflower.models.recommenders import build_stateless
+from byzflower.models.build import build_stateless
 from byzflower.models.stateless import StatelessRecommender, UserItems
 from byzflower.numerics.randomness import numpy_generator, torch_generator
 from byzflower.numerics.threads import one_thread

@@ -1,16 +1,18 @@
 """What the users of a recommender must know to train: the part of a run's configuration they see."""
 
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from byzflower.attacks import Attack
 from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.clients.settings import RunSettings
 from byzflower.datasets.interactions import Split
 from byzflower.datasets.recsys import load_feedback
-from byzflower.models.recommenders import PersonalRecommender, describe_personal
+
+if TYPE_CHECKING:  # the command line reads settings without torch
+    from byzflower.attacks import Attack
+    from byzflower.models.build import PersonalRecommender
 
 RECOMMENDATION = "recommendation"
 
@@ -69,7 +71,7 @@ class RecommenderSettings(RunSettings):
         """Ids of the made-up users."""
         return frozenset(range(self.feedback.train.num_users, self.clients))
 
-    def make_attack(self) -> Attack | None:
+    def make_attack(self) -> "Attack | None":
         """The attack with its parameters, or None."""
         return None if self.attack == "none" else ITEM_ATTACKS[self.attack](**self.attack_options)  # type: ignore[arg-type]
 
@@ -78,8 +80,10 @@ class RecommenderSettings(RunSettings):
         attack = self.make_attack()
         return attack is not None and attack.active(server_round)
 
-    def make_model(self) -> PersonalRecommender:
+    def make_model(self) -> "PersonalRecommender":
         """The model with its parameters."""
+        from byzflower.models.build import describe_personal  # late: it needs torch
+
         return describe_personal(self.model, self.model_options)
 
 

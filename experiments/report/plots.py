@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from byzflower.experiments.report import escape
 from byzflower.server.adversary.diagnostics import Similarity
-from byzflower.server.recorder import Record
+from byzflower.server.results import Record
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from byzflower.experiments.recipe import SEED, Plan, Recipe, Scale, load_plan
 from byzflower.experiments.runner import ERROR_FILE
 from byzflower.flower.text import plain
-from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.checks import ConfigError
 from byzflower.server.config.tasks import Config, make_config
-from byzflower.server.recorder import RunFolderError, read_result, read_rounds
+from byzflower.server.files import RunFolderError
+from byzflower.server.results import CONFIG, read_result, read_rounds
 
 RECIPE_FILE = "recipe.toml"
 _LESS_IS_BETTER = frozenset(
@@ -246,7 +247,7 @@ def load_report(folder: Path) -> Report:
     """
     if (folder / RECIPE_FILE).is_file():
         return _grid_report(folder)
-    runs = [_read_run(path.parent) for path in sorted(folder.rglob("config.toml"))]
+    runs = [_read_run(path.parent) for path in sorted(folder.rglob(CONFIG))]
     if not runs:
         raise ConfigError(f"report: no runs in {folder}")
     return _loose_report(folder.name, runs)
@@ -271,7 +272,7 @@ def _grid_report(folder: Path) -> Report:
 def _read_run(folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
     import tomllib
 
-    path = folder / "config.toml"
+    path = folder / CONFIG
     try:
         config = make_config(tomllib.loads(path.read_text()))
     except (OSError, ValueError) as error:
@@ -282,7 +283,7 @@ def _read_run(folder: Path) -> tuple[Config, dict[str, Any] | None, str]:
 def _loose_report(name: str, runs: Sequence[tuple[Config, dict[str, Any] | None, str]]) -> Report:
     """Lay out single runs by attack and strategy, and by whatever else differs between them."""
     dumps = [{k: str(v) for k, v in config.model_dump().items()} for config, _, _ in runs]
-    ignored = {"out", "name", "engine", "nodes", "clients_per_node", "attack", "strategy", SEED}
+    ignored = {"out", "name", "imports", "engine", "nodes", "clients_per_node", "attack", "strategy", SEED}
     differing = [k for k in dumps[0] if k not in ignored and len({d[k] for d in dumps}) > 1]
     axes = ["attack", "strategy", *differing, SEED]
     labelled = [

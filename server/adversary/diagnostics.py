@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.manifold import LocallyLinearEmbedding
 
 from byzflower.attacks import gradient_skew, majority_size, skewed_majority
 from byzflower.numerics.packed_rows import PackedRows, mean_of_contributors
@@ -211,6 +210,8 @@ def embed(benign: torch.Tensor, size: int) -> dict[str, list[list[float]] | list
     Returns:
         ``points`` (m, 2), ``mean`` (2,), and the positions of the ``majority``.
     """
+    from sklearn.manifold import LocallyLinearEmbedding  # late: it takes a second, for pictures alone
+
     m, mu = len(benign), mean(benign)
     inner = gram(torch.cat([benign, mu[None]]), origin=mu)
     values, vectors = np.linalg.eigh(inner.numpy())

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from byzflower.attacks.items import ItemAttack, ItemView
-from byzflower.numerics.item_rows import ItemRows, view_of
+from byzflower.numerics.item_rows import ItemRows
 from byzflower.numerics.randomness import torch_generator
+from byzflower.numerics.rows import view_of
 from byzflower.server.adversary.base import Adversary, Arrived
 from byzflower.strategies.items import ItemStrategy
 from byzflower.uploads.items import CraftedItems, ItemUpload, join

@@ -1,24 +1,32 @@
 """The configuration of a federated recommender: what `RunConfig` is for classifiers."""
 
 import inspect
-from typing import Any, Literal, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from byzflower.attacks.items import ITEM_ATTACKS, ItemAttack
-from byzflower.clients.recommender.settings import RecommenderSettings
-from byzflower.datasets.recsys import FEEDBACK
-from byzflower.models.recommenders import PERSONAL
-from byzflower.server.config.classification import CommonConfig, unknown_name, unknown_options
-from byzflower.strategies.items import ITEM_STRATEGIES, ItemStrategy
+from byzflower.attacks.items import ITEM_ATTACKS
+from byzflower.clients.recommender.settings import RECOMMENDATION, RecommenderSettings
+from byzflower.datasets import FEEDBACK
+from byzflower.models import PERSONAL
+from byzflower.server.config.base import CommonConfig
+from byzflower.server.config.checks import unknown_name, unknown_options
+from byzflower.strategies.items import ITEM_STRATEGIES
+
+if TYPE_CHECKING:  # the command line reads configurations without torch
+    from byzflower.attacks.items import ItemAttack
+    from byzflower.strategies.items import ItemStrategy
 
 
 class RecommendationConfig(RecommenderSettings, CommonConfig):
     """Everything that determines a run of a recommender. Field names, in kebab-case, are the options."""
 
+    TASK: ClassVar[str] = RECOMMENDATION
+
     @property
     def metrics(self) -> tuple[str, ...]:
-        """See `CommonConfig`."""
+        """Hit rates and gains of the held-out items, and the loss."""
         return ("HR@10", "HR@5", "nDCG@5", "nDCG@10", "loss")
 
     strategy: str = Field("median", description="aggregation rule of each item (see --list)")
@@ -29,38 +37,40 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        attack, rule, model = (
-            registry.get(name)
-            for registry, name in (
-                (ITEM_ATTACKS, self.attack),
-                (ITEM_STRATEGIES, self.strategy),
-                (PERSONAL, self.model),
-            )
-        )
         mistakes = [
             *unknown_name("dataset", self.dataset, FEEDBACK),
             *unknown_name("model", self.model, PERSONAL),
-            *unknown_name("attack", self.attack, {**ITEM_ATTACKS, "none": None}),
+            *unknown_name("attack", self.attack, [*ITEM_ATTACKS, "none"]),
             *unknown_name("strategy", self.strategy, ITEM_STRATEGIES),
-            *unknown_options("attack-options", attack, self.attack_options),
-            *unknown_options("model-options", model, self.model_options),
-            *unknown_options("strategy-options", rule, self.strategy_options),
         ]
-        if not mistakes:
-            for what, make in (
-                ("attack-options", self.make_attack),
-                ("model-options", self.make_model),
-                ("strategy-options", lambda: self._make_rule(num_byzantine=0)),
-            ):
-                try:
-                    make()
-                except (TypeError, ValueError) as error:
-                    mistakes.append(f"{what}: {error}")
+        mistakes = mistakes or self._wrong_parameters() or self._refused()
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
 
-    def make_strategy(self, nodes: int = 1) -> ItemStrategy:
+    def _wrong_parameters(self) -> list[str]:
+        return [
+            *unknown_options("attack-options", ITEM_ATTACKS.get(self.attack), self.attack_options),
+            *unknown_options("model-options", PERSONAL[self.model], self.model_options),
+            *unknown_options("strategy-options", ITEM_STRATEGIES[self.strategy], self.strategy_options),
+        ]
+
+    def _refused(self) -> list[str]:
+        """What the attack, the model and the rule themselves say about their parameters."""
+        mistakes = []
+        parts: dict[str, Callable[[], object]] = {
+            "attack-options": self.make_attack,
+            "model-options": self.make_model,
+            "strategy-options": lambda: self._make_rule(num_byzantine=0),
+        }
+        for what, make in parts.items():
+            try:
+                make()
+            except (TypeError, ValueError) as error:
+                mistakes.append(f"{what}: {error}")
+        return mistakes
+
+    def make_strategy(self, nodes: int = 1) -> "ItemStrategy":
         """Make the strategy, for a run on `nodes` nodes."""
         return self._make_rule(
             num_byzantine=self.num_byzantine(),
@@ -71,7 +81,7 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
             min_available_nodes=nodes,
         )
 
-    def _make_rule(self, num_byzantine: int, **options: Any) -> ItemStrategy:
+    def _make_rule(self, num_byzantine: int, **options: Any) -> "ItemStrategy":
         rule = ITEM_STRATEGIES[self.strategy]
         own: dict[str, Any] = dict(self.strategy_options)
         if "num_byzantine" in inspect.signature(rule.__init__).parameters:
@@ -90,8 +100,10 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
         """The server's step size, the same in all rounds."""
         return self.server_lr
 
-    def collusive_attack(self) -> ItemAttack | None:
+    def collusive_attack(self) -> "ItemAttack | None":
         """The attack, if the adversary has to run it."""
+        from byzflower.attacks.items import ItemAttack  # late: it needs torch
+
         attack = self.make_attack()
         return attack if isinstance(attack, ItemAttack) else None
 

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from byzflower.clients.settings import options_of
-from byzflower.server.config.classification import ConfigError, RunConfig, unknown_text
+from byzflower.server.config.checks import ConfigError, unknown_text
+from byzflower.server.config.classification import RunConfig
 from byzflower.server.config.recommendation import RecommendationConfig
 
 Config = RunConfig | RecommendationConfig
-CLASSIFICATION = "classification"
+CLASSIFICATION = RunConfig.TASK
 TASKS: dict[str, type[RunConfig] | type[RecommendationConfig]] = {
-    CLASSIFICATION: RunConfig,
-    "recommendation": RecommendationConfig,
+    kind.TASK: kind for kind in (RunConfig, RecommendationConfig)
 }
 
 

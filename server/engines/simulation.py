@@ -17,8 +17,9 @@ from flwr.serverapp import ServerApp
 
 from byzflower.clients.app import app as client_app
 from byzflower.flower.compat import run_on_ray
-from byzflower.numerics.threads import one_thread, usable_cores
-from byzflower.server.config.classification import ConfigError
+from byzflower.numerics.cores import usable_cores
+from byzflower.numerics.threads import one_thread
+from byzflower.server.config.checks import ConfigError
 from byzflower.server.config.tasks import Config
 from byzflower.server.engines.inline import InlineGrid
 from byzflower.server.federation import federation

@@ -7,7 +7,8 @@ from flwr.common import RecordDict
 from torch.nn import functional as F
 
 from byzflower.clients import BenignClient, ByzantineClient, ClientSettings
-from byzflower.clients.settings import parse_options, training_data
+from byzflower.clients.data import training_data
+from byzflower.clients.settings import parse_options
 from byzflower.clients.trainer import batch_indices
 from byzflower.models import build_model
 from byzflower.uploads import Layout

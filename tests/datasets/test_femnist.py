@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byzflower.clients.settings import ClientSettings, training_data
+from byzflower.clients.data import training_data
+from byzflower.clients.settings import ClientSettings
 from byzflower.datasets import DataNotFoundError, load_dataset, partition_natural
 
 SIZES = {"w_c": 3, "w_a": 5, "w_b": 1}

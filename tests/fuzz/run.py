@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from byzflower.numerics.threads import share_cores
+from byzflower.numerics.cores import share_cores
 
 from .cases import Case
 from .checks import ESCAPE, WRONG_ACCEPTANCE, WRONG_BLAME, Failure

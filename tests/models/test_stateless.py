@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from byzflower.models.recommenders import STATELESS, build_stateless
+from byzflower.models import STATELESS
+from byzflower.models.build import build_stateless
 from byzflower.models.stateless import UserItems
 
 ITEMS = 12

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from byzflower.attacks import ALIE, IPM, Knowledge
 from byzflower.clients.recommender.settings import RecommenderSettings
 from byzflower.clients.settings import ClientSettings, parse_options
-from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.config.checks import ConfigError
+from byzflower.server.config.classification import RunConfig
 from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import config_from_flower
 from byzflower.strategies import Bucketing, Clip, NearestNeighborMixing
@@ -41,7 +42,7 @@ NEEDS = {
 EXECUTION = parse_options(
     "seed=2, data=/somewhere, engine=inline, nodes=4, clients_per_node=1, num_cpus=2.0, num_gpus=0.5,"
     "ray_address=auto, round_timeout=60.0, max_round_bytes=5, out=elsewhere, name=mine,"
-    "identity=node"
+    "identity=node, imports=json"
 )
 
 

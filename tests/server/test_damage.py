@@ -13,7 +13,7 @@ from byzflower.clients.app import app
 from byzflower.experiments.report.results import load_report
 from byzflower.experiments.runner import is_done
 from byzflower.server.checkpoint_budget import CheckpointBudget
-from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.checks import ConfigError
 from byzflower.server.config.tasks import make_config
 from byzflower.server.engines.inline import InlineGrid
 from byzflower.server.engines.simulation import simulate

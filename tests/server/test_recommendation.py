@@ -10,7 +10,7 @@ from byzflower.attacks.items import ITEM_ATTACKS
 from byzflower.clients.recommender.client import _profiles
 from byzflower.clients.recommender.settings import leave_one_out
 from byzflower.experiments.report.vulnerability import plot_popularity, vulnerability
-from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.checks import ConfigError
 from byzflower.server.config.tasks import config_from_flower, make_config
 from byzflower.server.engines.simulation import simulate
 

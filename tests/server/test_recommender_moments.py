@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from byzflower.datasets import Interactions
-from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.config.checks import ConfigError
+from byzflower.server.config.classification import RunConfig
 from byzflower.server.engines.simulation import simulate
 from byzflower.server.recommender_evaluation import rank_all_items
 

@@ -13,19 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from byzflower.server.checkpoints import Checkpoint
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.engines.simulation import simulate
-from byzflower.server.recorder import (
-    Checkpoint,
-    Recorder,
-    RunBusy,
-    RunFolderError,
-    detection,
-    model_digest,
-    read_result,
-    read_rounds,
-    summarise,
-)
+from byzflower.server.files import RunBusy, RunFolderError
+from byzflower.server.recorder import Recorder, detection, model_digest, summarise
+from byzflower.server.results import read_result, read_rounds
 
 NAMES = ["w", "running_mean", "steps"]
 MODEL = [np.arange(6, dtype=np.float32).reshape(2, 3), np.full(3, 0.5), np.array(77)]

@@ -5,7 +5,8 @@ import pytest
 
 from byzflower.clients.settings import ClientSettings
 from byzflower.models import build_model
-from byzflower.server.config.classification import ConfigError, RunConfig
+from byzflower.server.config.checks import ConfigError
+from byzflower.server.config.classification import RunConfig
 from byzflower.server.engines.simulation import simulate
 from byzflower.server.root import make_root_upload
 

@@ -18,7 +18,8 @@ from byzflower.strategies import (
     norm_trimmed_mean,
 )
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import MomentsUpload, moments_layout
+from byzflower.uploads.moments import Moments
+from byzflower.uploads.moments_layout import moments_layout
 from byzflower.uploads.optimizers import Optimizer
 from flower import begin_round, plain_reply
 
@@ -71,7 +72,7 @@ def answers(sent, config, gs, sizes, compact=False, buffers=None):
             zip(own.full.names, own.full.arrays(np.concatenate([state.reshape(-1), mine])), strict=True)
         )
         if compact:
-            upload = MomentsUpload.from_payload(arrays, own.full, [0], np.ones(1), [{}], cohort=False)
+            upload = Moments(optimizer).decode(arrays, own.full, [0], np.ones(1), [{}], cohort=False)
             arrays = upload.without_untouched(rest, own).payload(own.full, cohort=False)
         replies.append(plain_reply(i + 1, arrays, num_examples=sizes[i]))
     return replies, np.stack(states)
@@ -188,14 +189,14 @@ FILTERS = [None, "multikrum", "mda", "dnc", "geometricmedian", "bulyan", "krum",
 def test_no_claimed_value_moves_the_model_farther_than_a_step(make, filter):
     """One client may pretend whatever it likes: it is quarantined, or its share of a step is all it has."""
     for value in (-1e-30, 1e-3, -1e5, 1e17, -1e18, 1e19, -1e25, 1e25, 3e38):
-        for name in ("table", *(f"moments/{slot}/table" for slot in make().optimizer.slots)):
+        for name in ("table", *(f"moments/{slot}/table" for slot in make().upload.optimizer.slots)):
             strategy = make(num_byzantine=1, filter=filter)
             sent, config = ask(strategy, model(), range(1, 10))
             replies, _ = answers(sent, config, gradients(9), [10] * 9)
             replies[2] = tampered(replies[2], 3, name, (1, 2), value)
             new, _ = strategy.aggregate_train(1, replies)
             moved = np.abs(array_view(new["table"]) - model()["table"]).max()
-            assert moved <= 4 * strategy.optimizer.lr, (value, name, strategy.last_round.rejections)
+            assert moved <= 4 * strategy.upload.optimizer.lr, (value, name, strategy.last_round.rejections)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -231,8 +232,11 @@ def test_a_round_in_which_nobody_touched_anything_is_a_round(filter, inspect):
     replies, states = answers(sent, config, np.zeros((8, 27), np.float32), [10] * 8, compact=True)
     new, _ = strategy.aggregate_train(1, replies)
     assert array_view(new["table"]).ravel().tolist() == states[0, 0, :24].tolist()
-    assert strategy.resilience([1, 2])["spread-theta"] == 0
-    assert {name: len(rows) for name, rows in strategy.seen().items()} == {"parameters": 8, "gradients": 8}
+    assert strategy.upload.observe(strategy.last_round.clients, [1, 2])["spread-theta"] == 0
+    assert {name: len(rows) for name, rows in strategy.upload.views().items()} == {
+        "parameters": 8,
+        "gradients": 8,
+    }
 
 
 def test_the_uploads_of_a_round_are_let_go_when_the_next_begins():
@@ -240,9 +244,9 @@ def test_the_uploads_of_a_round_are_let_go_when_the_next_begins():
     sent, config = ask(strategy, model(), range(1, 5))
     replies, _ = answers(sent, config, gradients(4), [10] * 4)
     new, _ = strategy.aggregate_train(1, replies)
-    assert strategy.seen()
+    assert strategy.upload.views()
     ask(strategy, {name: array_view(array) for name, array in new.items()}, range(1, 5), 2)
-    assert strategy.seen() == {}
+    assert strategy.upload.views() == {}
 
 
 def test_nobody_left_skips_the_round_and_the_step_is_not_counted():
@@ -295,11 +299,10 @@ def test_the_terms_of_adam_byzantine_resilience_are_those_of_its_definition():
     strategy.aggregate_train(1, replies)
     kept, honest = [client - 1 for client in strategy.last_round.selected], range(2, 8)
     assert len(kept) == 6
+    observed = strategy.upload.observe(strategy.last_round.selected, [j + 1 for j in honest])
     for slot, name in enumerate(("theta", "m", "v")):
         expected = sum(np.linalg.norm(states[i, slot] - states[j, slot]) for i in kept for j in honest)
-        assert strategy.resilience([j + 1 for j in honest])[f"spread-{name}"] == pytest.approx(
-            expected, rel=1e-4
-        )
+        assert observed[f"spread-{name}"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_the_filter_sees_grows_with_touched_rows_not_with_the_model(monkeypatch):

@@ -45,7 +45,7 @@ class Apart:
 
 
 def _run(options, answer: Connection, most_bytes, powerless, fresh):
-    from byzflower.server.config.classification import ConfigError
+    from byzflower.server.config.checks import ConfigError
     from byzflower.server.config.tasks import make_config
     from byzflower.server.engines.simulation import simulate
 

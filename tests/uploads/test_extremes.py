@@ -8,13 +8,14 @@ import torch
 
 from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, SafeSparse
 from byzflower.strategies.items import ITEM_STRATEGIES, ItemCenteredClipping, ItemMean
-from byzflower.strategies.stack import MAX_NORM, row_norms, stack, stack_dense
 from byzflower.uploads.base import among
 from byzflower.uploads.codec import encode_upload
-from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.dense import DenseUpload, Gradients, Weights
 from byzflower.uploads.items import ItemUpload
+from byzflower.uploads.kind import Broadcast
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.topk import Packs, SparseModel, TopKUpload
+from byzflower.uploads.limits import MAX_NORM, row_norms
+from byzflower.uploads.topk import Packs, SparseModel, TopK, TopKUpload
 from flower import begin_round, plain_reply, reply_from
 
 LARGE = {np.float32: 3e38, np.float64: 1e200}
@@ -45,8 +46,9 @@ def test_the_longest_row_passes_and_the_next_does_not(dtype):
     layout = Layout.of({"w": np.zeros(9, dtype)})
     direction = np.full(9, 1 / 3)
     rows = [direction * MAX_NORM * scale for scale in (0.999, 1.001, -0.999, -1.001)]
-    assert stack_dense([dense(rows, layout)], None, layout).client_ids == [0, 2]
-    assert stack_dense([dense(rows, layout)], np.zeros(9, dtype), layout).client_ids == [0, 2]
+    sent = Broadcast(layout, np.zeros(9, dtype))
+    for kind in (Gradients(), Weights()):
+        assert kind.rows([dense(rows, layout)], sent, 1.0).client_ids == [0, 2]
 
 
 def test_norms_are_those_of_the_rows_however_many_there_are():
@@ -133,13 +135,16 @@ def test_a_pack_of_ones_own_does_not_cost_the_others_the_next_round(make, lie):
 
 def test_the_limit_of_a_pack_is_not_set_by_what_the_model_is_elsewhere():
     start = np.full(8, 0.5, np.float32)
-    start[:4] = 1e18  # however it came there
-    stacked = stack([sparse([0.4, 0.5, 0.6], [[1]] * 3)], start, Layout.of(START))
+    start[:4] = np.finfo(np.float32).max  # however it came there
+    stacked = TopK(pack_size=SIZE).rows(
+        [sparse([0.4, 0.5, 0.6], [[1]] * 3)], Broadcast(Layout.of(START), start), 1.0
+    )
     assert stacked.client_ids == [0, 1, 2]
 
 
 def test_sparse_rows_whose_square_overflows_are_quarantined():
-    stacked = stack([sparse([0.4, 1.5e19, math.nan], [[0], [0, 1], [1]])], START["w"], Layout.of(START))
+    upload = sparse([0.4, 1.5e19, math.nan], [[0], [0, 1], [1]])
+    stacked = TopK(pack_size=SIZE).rows([upload], Broadcast.of(START), 1.0)
     assert stacked.client_ids == [0]
     assert [client for client, _ in stacked.rejections] == [1, 2]
     assert stacked.rejections[0].reason.startswith("so large")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzflower.uploads import Layout, Rejected
-from byzflower.uploads.moments import COMPACT, MomentsLayout, MomentsUpload, blocks, moments_layout
+from byzflower.uploads.moments import COMPACT, Moments
+from byzflower.uploads.moments_layout import MomentsLayout, blocks, moments_layout
 from byzflower.uploads.optimizers import Adam
 
 SHAPES = {
@@ -50,9 +51,7 @@ def full_uploads(layout, row, touched):
 
 def parse(arrays, layout, ids=(0,), cohort=False):
     ids = list(ids)
-    return MomentsUpload.from_payload(
-        arrays, layout.full, ids, np.ones(len(ids)), [{} for _ in ids], cohort=cohort
-    )
+    return Moments(ADAM).decode(arrays, layout.full, ids, np.ones(len(ids)), [{} for _ in ids], cohort=cohort)
 
 
 def named(layout, row):

@@ -1,25 +1,39 @@
-"""Recommenders by name, in two kinds: by what clients do not share.
+"""Models made by name, with initial weights that depend on a seed alone."""
 
-Stateless ones (`StatelessRecommender`: FISM, FMF) know a user by its items alone. Their clients take a step
-of the server's optimizer and upload moments (`byzflower.clients.recommender.moments`). Personal ones (MF,
-GNN) have an embedding per user that never leaves the client, who uploads gradients of the items
-(`byzflower.clients.recommender.client`).
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from byzflower.models.fism import FISM
-from byzflower.models.fmf import FMF
+from torch import nn
+
+from byzflower.models import MODELS, PERSONAL, STATELESS
 from byzflower.models.gnn import GNN
 from byzflower.models.mf import MF
 from byzflower.models.seeding import seeded
 from byzflower.models.stateless import StatelessRecommender
 
 PersonalRecommender = MF | GNN
-STATELESS: dict[str, Callable[..., StatelessRecommender]] = {"fism": FISM, "fmf": FMF}
-PERSONAL: dict[str, type[MF] | type[GNN]] = {"gnn": GNN, "mf": MF}
+
+
+def build_model(
+    name: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Build a classifier whose initial weights depend on `seed` alone.
+
+    Torch's layers draw from the global generator; it is restored afterwards.
+
+    Args:
+        name: a key of `MODELS`.
+        input_shape: shape of one example, e.g. (1, 28, 28).
+        num_classes: number of logits.
+        seed: of the initial weights.
+        options: the model's own parameters, e.g. ``{"norm": "group"}``.
+    """
+    return seeded(seed, lambda: MODELS[name](input_shape, num_classes, **(options or {})))
 
 
 def build_stateless(
