@@ -27,8 +27,8 @@ from byzflower.uploads.layout import Layout
 class ByzantineClient(BenignClient):
     """Runs DATA and LOCAL attacks itself; for the others the adversary overwrites its upload.
 
-    Under a COLLUDING attack it trains honestly, for the adversary needs its honest update. Under an
-    OMNISCIENT one its own update would be thrown away, so it sends the model back as it came.
+    Under a COLLUDING attack it trains like a benign client, since the adversary needs its benign update.
+    Under an OMNISCIENT one its own update would be thrown away, so it sends the model back as it came.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class ByzantineClient(BenignClient):
     def corrupt(
         self, gradient: NDArray[Any], state: NDArray[Any], layout: Layout, server_round: int
     ) -> NDArray[Any]:
-        """Apply a LOCAL attack to the honest pseudo-gradient."""
+        """Apply a LOCAL attack to the benign pseudo-gradient."""
         if not isinstance(self.attack, LocalAttack):
             return gradient
         view = LocalView(

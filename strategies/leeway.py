@@ -28,7 +28,7 @@ def longest_step(largest: NDArray[np.floating]) -> float:
 
 
 def hold_back(rows: PackedRows, result: AggregationResult) -> AggregationResult:
-    """Set an aggregate of packs' contributors to 0 where it exceeds the limit, and name the clients at fault."""
+    """Set an aggregate of packs' contributors to 0 where it exceeds the limit, and name who sent it."""
     sample = torch.arange(0, rows.d, -(-rows.d // _SAMPLE), device=rows.device)
     seen = rows.block(sample).abs().amax(dim=1).sort().values  # no larger than what they sent
     if result.gradient.abs().max() <= LEEWAY * float(seen[(rows.n - 1) // 2]):

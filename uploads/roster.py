@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
 from byzflower.uploads.base import Ignored, Rejection
 
@@ -99,8 +100,9 @@ class CohortRoster(Roster):
         self._num_clients = num_clients
         self._clients: dict[int, list[int]] = {}
 
+    @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """See `Roster`; the clients of nodes that are gone go to those that have the fewest."""
+        """Moves the clients of nodes that are gone to the nodes with the fewest."""
         if not self._clients:
             self._clients = assign_clients(self._num_clients, nodes)
         gone = self._clients.keys() - set(nodes)
@@ -112,8 +114,9 @@ class CohortRoster(Roster):
             self._clients[node].append(client)
         return self._clients
 
+    @override
     def hear(self, said: Mapping[int, Said]) -> Hearing:
-        """See `Roster`. A client whose own node reports a fault is at fault, whatever else it sends of it."""
+        """A client whose own node reports a fault is at fault, whatever else it sends for it."""
         hearing = Hearing({}, [], [], [])
         for node, clients in self.asked.items():
             if node not in said:
@@ -144,12 +147,12 @@ class CohortRoster(Roster):
 class NodeRoster(Roster):
     """Every node is one client, known by its node id; what it calls itself is not looked at."""
 
+    @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """See `Roster`."""
         return {node: [node] for node in nodes}
 
+    @override
     def hear(self, said: Mapping[int, Said]) -> Hearing:
-        """See `Roster`."""
         hearing = Hearing({}, [], [], [])
         fit: dict[int, int] = {}
         for node in self.asked:
@@ -196,21 +199,24 @@ class ClaimRoster(NodeRoster):
         self._owner: dict[int, int] = {}
         self._claimed: dict[int, int] = {}
 
+    @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """See `Roster`; the ids of nodes that are gone are free: they may come back as others."""
+        """Frees the ids of nodes that are gone, which may come back as others."""
         for node in self._bound.keys() - set(nodes):
             self._free(node)
         return super().meet(nodes)
 
+    @override
     def ask(self, asked: Mapping[int, Sequence[int]]) -> None:
-        """See `Roster`; the ids of these nodes are theirs, if another has called itself so before."""
+        """These nodes' ids are their own, even if another node claimed one of them before."""
         super().ask(asked)
         for node in self.asked:
             if self._owner.get(node, node) != node:
                 self._free(self._owner[node])
 
+    @override
     def settle(self, accepted: Iterable[int], quarantined: Iterable[Rejection]) -> list[Rejection]:
-        """See `Roster`; an id belongs to the node under which an upload was accepted."""
+        """Binds ids to the nodes whose uploads were accepted."""
         for client in accepted:
             if client in self._claimed:
                 node = self._claimed[client]

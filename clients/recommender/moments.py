@@ -130,10 +130,10 @@ def train_users(
         if isinstance(attack, LocalAttack) and attack.active(server_round):
             for i in (i for i, client in enumerate(clients) if client in byzantine):
                 mine = slice(found.splits[i], found.splits[i + 1])
-                honest = gradients[mine].clone()
+                benign = gradients[mine].clone()
                 generator = torch_generator(settings.seed, "attack", server_round, clients[i])
-                gradients[mine] = _corrupt(attack, honest, before[:, mine], generator)
-                altered[i] = float((gradients[mine] != honest).double().mean())
+                gradients[mine] = _corrupt(attack, benign, before[:, mine], generator)
+                altered[i] = float((gradients[mine] != benign).double().mean())
         after = kind.optimizer.step(before, gradients, kind.steps + 1)
     sizes = train.counts[list(clients)].astype(np.float64)
     losses = (found.losses / torch.from_numpy(sizes) / settings.negatives).tolist()
