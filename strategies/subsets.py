@@ -36,7 +36,7 @@ def cheapest_subset(
     n = len(distances)
     exact = math.comb(n, size) <= max_subsets
     winners = []
-    batches = _all_subsets(n, size) if exact else nearest_rows(distances, size).split(_at_once(size))
+    batches = _all_subsets(n, size) if exact else torch.split(nearest_rows(distances, size), _at_once(size))
     for subsets in batches:
         candidates = subsets.to(distances.device)
         winners.append(candidates[_first_least(cost(candidates))])
