@@ -428,7 +428,9 @@ class Moments(UploadKind):
         def judge(one: slice) -> tuple[Touched, str | None]:
             upload, i = found[order[one.start]]
             client = own.without_untouched(upload.client(i), nothing)
-            client = client._replace(buffers=buffers - client.buffers)  # no view that keeps a row alive
+            with np.errstate(over="ignore", invalid="ignore"):
+                step = buffers - client.buffers
+            client = client._replace(buffers=step)  # no view that would keep a whole row
             if not np.isfinite(client.buffers).all():
                 return client, "NaN or Inf in the buffers"
             return client, self._fault(client, own, before, t)
