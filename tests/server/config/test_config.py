@@ -17,7 +17,7 @@ from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import config_from_flower
 from byzflower.strategies import Bucketing, Clip, NearestNeighborMixing
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 # Another valid value for everything that results depend on.
 CHANGES = parse_options(
     "dataset=mnist, model=mlp, clients=30, byzantine=7, byzantine_set=random, attack=alie,"
