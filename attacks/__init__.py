@@ -10,6 +10,7 @@ from byzflower.attacks.base import (
     Knowledge,
     LocalAttack,
     LocalView,
+    Need,
     TensorColumns,
 )
 from byzflower.attacks.bit_flip import BitFlip, bit_flip
@@ -28,13 +29,16 @@ from byzflower.attacks.masks import MaskAttack, PackView
 from byzflower.attacks.mimic import Mimic, follow_drift
 from byzflower.attacks.min_max import MinMax, min_max
 from byzflower.attacks.min_sum import MinSum, min_sum
+from byzflower.attacks.neurotoxin import Neurotoxin, least_moved
 from byzflower.attacks.non_finite import Inf, NaN
 from byzflower.attacks.optimal_alie import OptimalALIE
 from byzflower.attacks.optimal_ipm import OptimalIPM
+from byzflower.attacks.pgd import PGD, into_ball
 from byzflower.attacks.rop import ROP, perturbation
 from byzflower.attacks.rop_sparse import ROPSparse, sensitive_columns
 from byzflower.attacks.scaling import Scaling, scale, scale_parameters
 from byzflower.attacks.strike import STRIKE, gradient_skew, majority_size, skewed_majority, strike
+from byzflower.attacks.training import Batch, Fit, TrainingAttack, TrainingView
 
 ATTACKS: dict[str, type[Attack]] = {
     "additivenoise": AdditiveNoise,
@@ -54,8 +58,10 @@ ATTACKS: dict[str, type[Attack]] = {
     "minmax": MinMax,
     "minsum": MinSum,
     "nan": NaN,
+    "neurotoxin": Neurotoxin,
     "optimalalie": OptimalALIE,
     "optimalipm": OptimalIPM,
+    "pgd": PGD,
     "rop": ROP,
     "ropsparse": ROPSparse,
     "scaling": Scaling,
@@ -73,11 +79,13 @@ __all__ = [
     "ATTACKS",
     "IPM",
     "MASK_ATTACKS",
+    "PGD",
     "ROP",
     "STRIKE",
     "AdditiveNoise",
     "Attack",
     "AttackView",
+    "Batch",
     "BitFlip",
     "Camouflage",
     "CollusiveAttack",
@@ -85,6 +93,7 @@ __all__ = [
     "FangKrum",
     "FangScale",
     "FangTrimmedMean",
+    "Fit",
     "Gaussian",
     "GaussianNoise",
     "GradientAscent",
@@ -100,12 +109,16 @@ __all__ = [
     "MinMax",
     "MinSum",
     "NaN",
+    "Need",
+    "Neurotoxin",
     "OptimalALIE",
     "OptimalIPM",
     "PackView",
     "ROPSparse",
     "Scaling",
     "TensorColumns",
+    "TrainingAttack",
+    "TrainingView",
     "add_noise",
     "alie",
     "bit_flip",
@@ -116,8 +129,10 @@ __all__ = [
     "follow_drift",
     "gradient_skew",
     "head_packs",
+    "into_ball",
     "ipm",
     "largest_hidden_z",
+    "least_moved",
     "majority_size",
     "mean_sign_cosine",
     "min_max",

@@ -111,7 +111,7 @@ def make_client(
         kind: of upload that the server asks for.
     """
     if settings.recommends:
-        return MomentsRecommenderClient(client_id, settings)
+        return MomentsRecommenderClient(client_id, settings, state)
     attack = settings.make_attack()
     chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
@@ -164,7 +164,7 @@ def _answer_users(
     if isinstance(settings, RecommenderSettings):
         return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
     if training and settings.recommends:
-        return fit_users(clients, settings, list(arrays.values()), dict(config))
+        return fit_users(clients, settings, list(arrays.values()), dict(config), context.state)
     return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack
+from byzflower.attacks import ATTACKS, MASK_ATTACKS, Attack, MaskAttack, Need, TrainingAttack
 from byzflower.datasets import FEEDBACK, Dataset, load_dataset, make_partition, partition_natural
 from byzflower.numerics.randomness import numpy_generator
 
@@ -75,6 +75,11 @@ class RunSettings(BaseModel):
     def _parse_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
 
+    @property
+    def offers(self) -> frozenset[Need]:
+        """What clients have of that which some attacks need."""
+        return frozenset()
+
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
         """Take the known keys of a Flower run config; see `options_of`."""
@@ -130,12 +135,18 @@ class ClientSettings(RunSettings):
     @property
     def clients_remember(self) -> bool:
         """Whether clients keep something from round to round, which must be saved with the model."""
-        return self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+        kept = self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+        return kept or isinstance(self.make_attack(), TrainingAttack)
 
     @property
     def recommends(self) -> bool:
         """Whether clients are users of a recommender, by the data set."""
         return self.dataset in FEEDBACK
+
+    @property
+    def offers(self) -> frozenset[Need]:
+        """Labels, unless clients are users of a recommender."""
+        return frozenset() if self.recommends else frozenset({Need.LABELS})
 
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""

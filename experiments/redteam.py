@@ -10,7 +10,7 @@ from typing import Any
 from flwr.common import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, Need
 from byzflower.clients.app import app as client_app
 from byzflower.clients.settings import SETTINGS, training_data
 from byzflower.flower.compat import array_record, array_view
@@ -84,7 +84,7 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
 
     Not those that poison an optimizer's moments, which an ordinary strategy does not send.
     """
-    names = sorted(name for name, attack in ATTACKS.items() if not attack.needs_moments)
+    names = sorted(name for name, attack in ATTACKS.items() if Need.MOMENTS not in attack.needs)
     published: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in names]
     return [("none", "none", {}), *published, *((f"{name} {text}", name, own) for name, text, own in _BLUNT)]
 

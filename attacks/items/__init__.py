@@ -7,6 +7,8 @@ from byzflower.attacks.items.profiles import FedAttack, ProfileFlip
 from byzflower.attacks.items.spattack_l import SpattackLD, SpattackLS
 from byzflower.attacks.items.spattack_o import SpattackOD, SpattackOS
 from byzflower.attacks.items.statistics import ItemFang, ItemGaussian, ItemLIE
+from byzflower.attacks.neurotoxin import Neurotoxin
+from byzflower.attacks.pgd import PGD
 
 ITEM_ATTACKS: dict[str, type[Attack]] = {
     "cluster": ItemCluster,
@@ -15,6 +17,8 @@ ITEM_ATTACKS: dict[str, type[Attack]] = {
     "gaussian": ItemGaussian,
     "labelflip": ProfileFlip,
     "lie": ItemLIE,
+    "neurotoxin": Neurotoxin,
+    "pgd": PGD,
     "spattack-l-d": SpattackLD,
     "spattack-l-s": SpattackLS,
     "spattack-o-d": SpattackOD,

@@ -20,6 +20,7 @@ from byzflower.attacks import (
     AttackView,
     CollusiveAttack,
     Knowledge,
+    Need,
     TensorColumns,
 )
 from byzflower.clients.settings import ClientSettings, OptionValue, RunSettings, parse_options
@@ -277,11 +278,8 @@ class RunConfig(ClientSettings, CommonConfig):
         moments = issubclass(STRATEGIES.get(self.strategy, RobustStrategy), MomentsStrategy)
         if self.recommends and not moments:
             mistakes.append(f"data set {self.dataset} needs a strategy that keeps moments, as arfrs")
-        if moments and issubclass(ATTACKS.get(self.attack, Attack), CollusiveAttack):
-            mistakes.append(f"attack {self.attack} cannot rewrite the moments uploads of {self.strategy}")
-        if ATTACKS.get(self.attack, Attack).needs_moments and not moments:
-            mistakes.append(f"attack {self.attack} needs a strategy that keeps moments, as arfrs")
-        return mistakes
+        offers = self.offers | ({Need.MOMENTS} if moments else frozenset())
+        return mistakes + unmet_needs(self.attack, ATTACKS.get(self.attack, Attack), offers)
 
     def _attack_faults(self) -> list[str]:
         """Try the attack on as many (tiny) uploads as a full round brings."""
@@ -470,6 +468,11 @@ def unknown_text(what: str, name: str, registry: Collection[str]) -> str:
     close = difflib.get_close_matches(name.lower(), list(registry), n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {what} {name!r}{hint} (known: {', '.join(sorted(registry))})"
+
+
+def unmet_needs(name: str, attack: type[Attack], offers: Collection[Need]) -> list[str]:
+    """What an attack cannot be carried out without, and what the run does not offer."""
+    return [f"attack {name} needs {need}" for need in sorted(attack.needs.difference(offers))]
 
 
 def unknown_options(option: str, owner: Callable[..., Any] | None, given: Mapping[str, Any]) -> list[str]:

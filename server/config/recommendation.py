@@ -5,11 +5,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from byzflower.attacks import Attack
 from byzflower.attacks.items import ITEM_ATTACKS, ItemAttack
 from byzflower.clients.recommender.settings import RecommenderSettings
 from byzflower.datasets.recsys import FEEDBACK
 from byzflower.models.recommenders import PERSONAL
-from byzflower.server.config.classification import CommonConfig, unknown_name, unknown_options
+from byzflower.server.config.classification import CommonConfig, unknown_name, unknown_options, unmet_needs
 from byzflower.strategies.items import ITEM_STRATEGIES, ItemStrategy
 
 
@@ -42,6 +43,7 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
             *unknown_name("model", self.model, PERSONAL),
             *unknown_name("attack", self.attack, {**ITEM_ATTACKS, "none": None}),
             *unknown_name("strategy", self.strategy, ITEM_STRATEGIES),
+            *unmet_needs(self.attack, attack or Attack, self.offers),
             *unknown_options("attack-options", attack, self.attack_options),
             *unknown_options("model-options", model, self.model_options),
             *unknown_options("strategy-options", rule, self.strategy_options),
