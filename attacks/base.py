@@ -26,7 +26,7 @@ class Need(StrEnum):
     """What an attack needs that not every run has, in the words in which a run without it is refused."""
 
     LABELS = "a data set with labels"
-    MOMENTS = "a strategy that keeps moments, as arfrs"
+    ADAM = "a strategy that keeps Adam's moments, as arfrs"
 
 
 @dataclass(frozen=True, kw_only=True)

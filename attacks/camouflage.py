@@ -61,7 +61,7 @@ class Camouflage(LocalAttack):
     beta2: float = 0.999
     eps: float = 1e-8
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.MOMENTS})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.ADAM})
 
     def __post_init__(self) -> None:
         """Check the parameters.

@@ -84,7 +84,7 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
 
     Not those that poison an optimizer's moments, which an ordinary strategy does not send.
     """
-    names = sorted(name for name, attack in ATTACKS.items() if Need.MOMENTS not in attack.needs)
+    names = sorted(name for name, attack in ATTACKS.items() if Need.ADAM not in attack.needs)
     published: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in names]
     return [("none", "none", {}), *published, *((f"{name} {text}", name, own) for name, text, own in _BLUNT)]
 

@@ -31,6 +31,7 @@ from byzflower.server.recommender_evaluation import RANKS
 from byzflower.server.root import make_root_upload
 from byzflower.strategies import (
     PRE_AGGREGATIONS,
+    ARFRS,
     STRATEGIES,
     MomentsStrategy,
     PreAggregation,
@@ -275,10 +276,10 @@ class RunConfig(ClientSettings, CommonConfig):
             kind = "recommenders'" if self.recommends else "classifiers'"
             models = sorted(STATELESS if self.recommends else MODELS)
             mistakes.append(f"{kind} data set {self.dataset} needs one of the models {', '.join(models)}")
-        moments = issubclass(STRATEGIES.get(self.strategy, RobustStrategy), MomentsStrategy)
-        if self.recommends and not moments:
+        strategy = STRATEGIES.get(self.strategy, RobustStrategy)
+        if self.recommends and not issubclass(strategy, MomentsStrategy):
             mistakes.append(f"data set {self.dataset} needs a strategy that keeps moments, as arfrs")
-        offers = self.offers | ({Need.MOMENTS} if moments else frozenset())
+        offers = self.offers | ({Need.ADAM} if issubclass(strategy, ARFRS) else frozenset())
         return mistakes + unmet_needs(self.attack, ATTACKS.get(self.attack, Attack), offers)
 
     def _attack_faults(self) -> list[str]:
@@ -297,6 +298,7 @@ class RunConfig(ClientSettings, CommonConfig):
             attack = self.make_attack()
             if isinstance(attack, CollusiveAttack) and f:
                 colluding = attack.knowledge is Knowledge.COLLUDING
+                known = not colluding and self.strategy_options.get("inspect") != "parameters"
                 attack.craft(
                     AttackView(
                         benign=torch.zeros(f if colluding else n - f, 1),
@@ -306,7 +308,7 @@ class RunConfig(ClientSettings, CommonConfig):
                         round=1,
                         generator=torch.Generator(),
                         tensors=(TensorColumns("weight", (1, 1), slice(0, 1)),),
-                        aggregate=None if colluding else lambda crafted: crafted[0],
+                        aggregate=(lambda crafted: crafted[0]) if known else None,
                     )
                 )
         except (TypeError, ValueError) as error:
