@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import torch
+from flwr.common import RecordDict
 
 from byzflower.clients.recommender.moments import divided_feedback, train_users
 from byzflower.clients.settings import ClientSettings
@@ -38,7 +39,7 @@ def sizes(negatives):
     own = []
     for start in range(0, USERS, 100):
         clients = list(range(start, min(start + 100, USERS)))
-        upload, layout = train_users(clients, settings, list(arrays.values()), config)
+        upload, layout = train_users(clients, settings, list(arrays.values()), config, RecordDict())
         own += upload.client_bytes(layout)
     share = np.array(own) / dense
     print(

@@ -272,6 +272,15 @@ class UploadKind(ABC):
         new: NDArray[Any] = np.subtract(sent.row, step, out=step)
         return new
 
+    def trained(self, layout: Layout) -> Layout:
+        """The model's part of a layout that was broadcast."""
+        return layout
+
+    def applied(self, before: Broadcast, after: NDArray[Any], server_lr: float) -> NDArray[Any]:
+        """The aggregate that led from one broadcast to the row of the next, as the two reveal it: (d,)."""
+        step: NDArray[Any] = (before.row - after)[: before.layout.d] / server_lr
+        return step
+
     def taken(self, new: NDArray[Any], sent: Broadcast) -> None:  # noqa: B027
         """Be told that the server took the step to `new`; kinds without memory do not care."""
 
@@ -324,7 +333,7 @@ class UploadKind(ABC):
         """
         return Forged(clients, gradients, torch.empty(0))
 
-    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any]:
+    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any] | None:
         """What rules read of a round in which some clients' rows are crafted.
 
         Args:
@@ -332,7 +341,8 @@ class UploadKind(ABC):
             clients: f ids of the others.
 
         Returns:
-            A function of (f, d) crafted rows; what it returned before is overwritten.
+            A function of (f, d) crafted rows; what it returned before is overwritten. None where rules read
+            something else than gradients.
         """
         order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
         theirs = [order[c] for c in clients]

@@ -490,6 +490,21 @@ class Moments(UploadKind):
         new[state.size :] -= aggregate.buffers.numpy()
         return new
 
+    def trained(self, layout: Layout) -> Layout:
+        """The model, without the moments."""
+        return moments_layout(layout).model
+
+    def applied(self, before: Broadcast, after: NDArray[Any], server_lr: float) -> NDArray[Any]:
+        """The gradient that the moments reveal, in the units of the clients' own."""
+        own = moments_layout(before.layout)
+        states = (torch.from_numpy(np.array(own.state(row))) for row in (before.row, after))
+        gradient: NDArray[Any] = self.optimizer.recover(*states).numpy()
+        return gradient
+
+    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any] | None:
+        """None where rules look at parameters."""
+        return super().mixture(benign, clients) if self.inspect == "gradients" else None
+
     def taken(self, new: NDArray[Any], sent: Broadcast) -> None:
         """Keep the moments."""
         state = moments_layout(sent.layout).state(new)
