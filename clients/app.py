@@ -165,9 +165,9 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
     The server names them; to a strategy that knows nothing of cohorts, a node answers for its even
     share of all clients, by its partition id.
     """
+    settings = _settings(config, context)  # first: it imports what registers names that the config uses
     if CLIENT_IDS in config:
         return _asked_or_own(config, context)
-    settings = _settings(config, context)
     node, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
     return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
 

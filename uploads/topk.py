@@ -352,7 +352,7 @@ class TopK(UploadKind):
 
     def mixture(self, benign: TopKRound, clients: list[int]) -> Callable[[torch.Tensor], PackedRows]:
         """Sparse rows; the crafted ones have the packs that `crafted` chooses."""
-        dense = super().mixture(benign, clients)
+        dense: Callable[[torch.Tensor], torch.Tensor] = super().mixture(benign, clients)
         order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
         masks = torch.empty(len(order), benign.upload.packs.count, dtype=torch.bool)
         masks[[order[c] for c in benign.client_ids]] = torch.from_numpy(benign.masks)
