@@ -1,4 +1,4 @@
-"""Rows of which every client sent some packs only, without a dense copy of what nobody sent."""
+"""Sparse rows: each client sent some packs only, and no dense copy is made."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,12 +8,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
 from byzflower.numerics.rows import Columns, MatrixRows, Rows, TooFewClients
 from byzflower.numerics.threads import map_blocks, subnormals_as_zero
 
-# Scalars in a block when a pass makes few passes' worth of temporaries: 4 MiB of float32.
+# Scalars in a block of passes with few temporaries: 4 MiB of float32.
 _BLOCK_SCALARS = 1 << 20
 # Scalars of packs that are aggregated at once over their contributors: enough for all cores.
 _CONTRIBUTED_SCALARS = 1 << 21
@@ -88,8 +89,8 @@ class PackedRows(Rows):
         values = [self._values[i] for i in indices]
         return type(self)(self.packs, self.masks[list(indices)], values, self._reference, self.device)
 
+    @override
     def block(self, columns: Columns) -> torch.Tensor:
-        """See `Rows`."""
         if isinstance(columns, slice):
             first, last = columns.start // self.packs.size, -(-columns.stop // self.packs.size)
             start = first * self.packs.size
@@ -98,22 +99,22 @@ class PackedRows(Rows):
             values = self._gather(columns.cpu().numpy())
         return torch.from_numpy(values).to(self.device)
 
+    @override
     def part(self, columns: slice) -> Rows:
-        """See `Rows`."""
         return MatrixRows(self.block(columns))
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
+    @override
+    def to_clients(self, values: torch.Tensor) -> torch.Tensor:
         return values
 
-    def claims(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
+    @override
+    def from_clients(self, weights: torch.Tensor) -> torch.Tensor:
         return weights
 
     def map_packs(self, work: Callable[[torch.Tensor, slice], Any]) -> list[Any]:
         """Call `work(block, packs)` for blocks of whole packs, (n, p, size), zeros where a pack ends early.
 
-        In parallel and in an order of results that depends on nothing, like `Rows.map`.
+        In parallel, with the results in the order of the blocks, like `Rows.map`.
         """
         width = max(1, _BLOCK_SCALARS // (self.n * self.packs.size))
 
@@ -139,7 +140,7 @@ class PackedRows(Rows):
 
     @cached_property
     def squared_norms(self) -> torch.Tensor:
-        """See `Rows`; from what was sent, without a dense block."""
+        """From the packs that were sent, without a dense block."""
 
         def norm(sent: NDArray[Any]) -> float:
             square = float(np.dot(sent, sent))
@@ -221,7 +222,7 @@ def over_contributors(rows: PackedRows, rule: Callable[[Rows], torch.Tensor]) ->
 
     Args:
         rows: n rows.
-        rule: treats columns one by one, and rows alike.
+        rule: coordinate-wise and permutation-invariant.
 
     Returns:
         (d,) the aggregate, and the number of packs whose contributors were too few for the rule: 0 there.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from byzflower.flower.compat import array_record, array_view, wire_bytes
 from byzflower.flower.guarded import guarded
-from byzflower.numerics import memory
+from byzflower.numerics import heap
 from byzflower.numerics.columns import column_median
 from byzflower.numerics.packed_rows import PackedRows, over_contributors
 from byzflower.numerics.randomness import numpy_generator, seed_for
@@ -46,7 +46,7 @@ from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Rost
 _MODELS = 8
 # Batches of subsets, of items, of packs.
 _TABLES_BYTES = 1 << 26
-# Bytes of uploads that arrive in so many pieces that freed memory is returned to the system.
+# Bytes of uploads in a round above which freed memory is returned to the system.
 _LARGE_ROUND = 1 << 28
 
 
@@ -254,7 +254,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 return hold_back(packed, self.aggregate_contributors(packed, weights))
             dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
             rows = self.pre_aggregate(dense)
-            return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+            return self.aggregate(rows, rows.from_clients(weights)).for_clients(rows)
 
     def count_byzantine(self, rows: Rows) -> int:
         """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
@@ -493,7 +493,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         record.bytes_up = sum(sent)
         record.info.update(self.upload.info(record.bytes_up, len(sent), layout))
         if record.bytes_up >= _LARGE_ROUND:
-            memory.give_back()
+            heap.trim()
 
     def _note_arrivals(self, rows: UploadRound) -> None:
         record = self.last_round

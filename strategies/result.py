@@ -38,8 +38,8 @@ class AggregationResult:
         A client's weight is what its upload got through all pre-aggregations (of a sparsified upload:
         through what was left of it). It is selected if it entered a row that was.
         """
-        selected = None if self.selected is None else rows.spread(self.selected.double()) > 0
-        weights = None if self.weights is None else rows.spread(self.weights)
+        selected = None if self.selected is None else rows.to_clients(self.selected.double()) > 0
+        weights = None if self.weights is None else rows.to_clients(self.weights)
         return replace(self, selected=selected, weights=weights)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from byzflower.numerics.columns import middle_value
 from byzflower.numerics.packed_rows import PackedRows, mean_of_contributors
@@ -267,13 +268,13 @@ class SafeSparse(RobustStrategy):
             self.contributed = masks[result.selected].any(dim=0)
         return result
 
+    @override
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """See `RobustStrategy`."""
         known = np.empty(0, np.bool_) if self.contributed is None else self.contributed.cpu().numpy()
         return {**super().state_dict(), "contributed": known}
 
+    @override
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `RobustStrategy`."""
         super().load_state_dict(state)
         known = torch.from_numpy(np.array(state["contributed"])).to(self.device)
         self.contributed = known if len(known) else None

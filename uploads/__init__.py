@@ -1,4 +1,4 @@
-"""What travels between clients and server: a file for each kind of upload, with both its doors."""
+"""Kinds of upload, one file each with both its doors: encoding, decoding, rows, step."""
 
 from typing import TYPE_CHECKING
 

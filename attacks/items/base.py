@@ -25,7 +25,7 @@ class BenignRows(Protocol):
         """(m, d) their sum; 0 where there are none."""
 
     @property
-    def spread(self) -> torch.Tensor:
+    def std(self) -> torch.Tensor:
         """(m, d) their standard deviation (biased); 0 where there are none."""
 
 

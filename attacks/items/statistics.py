@@ -14,7 +14,7 @@ class ItemGaussian(ItemAttack):
     def craft(self, view: ItemView) -> CraftedRows:
         """Draw a row for each attacker and item."""
         noise = torch.randn(view.num_byzantine, *view.table.shape, generator=view.generator)
-        return CraftedRows(touched_items(view), noise.mul_(view.benign.spread).add_(view.means))
+        return CraftedRows(touched_items(view), noise.mul_(view.benign.std).add_(view.means))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ItemLIE(ItemAttack):
 
     def craft(self, view: ItemView) -> CraftedRows:
         """Shift the benign mean of every item."""
-        return CraftedRows(touched_items(view), view.means + self.z * view.benign.spread)
+        return CraftedRows(touched_items(view), view.means + self.z * view.benign.std)
 
 
 @dataclass(frozen=True, kw_only=True)

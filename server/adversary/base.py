@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -351,6 +352,16 @@ class Adversary(Strategy):
         return aggregate
 
     # -- what is observed --------------------------------------------------------------------------
+
+    def observed(self) -> dict[str, Any]:
+        """What was measured of the last round, for its record."""
+        measured: dict[str, Any] = {"diagnostics": self.info} if self.diagnostics else {}
+        return {**measured, "embedding": self.embedding} if self.embedding else measured
+
+    def save(self, folder: Path) -> None:
+        """Write how similar the last sparse uploads were, if that was measured."""
+        if self.similarity is not None:
+            self.similarity.save(folder)
 
     def _observe(self, server_round: int, replies: list[Message], arrays: ArrayRecord | None) -> None:
         arrived = self._arrived([u for reply in replies if (u := self._decode(reply)) is not None])

@@ -32,8 +32,8 @@ class _Statistics:
         return self._scattered(self._rows.totals())
 
     @cached_property
-    def spread(self) -> torch.Tensor:
-        return self._scattered(self._rows.spread())
+    def std(self) -> torch.Tensor:
+        return self._scattered(self._rows.std())
 
     @cached_property
     def _rows(self) -> ItemRows:

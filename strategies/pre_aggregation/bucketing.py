@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import Rows
@@ -29,8 +30,8 @@ class Bucketing(PreAggregation):
     def __post_init__(self) -> None:
         check(self.s >= 1, "s must be at least 1", self.s)
 
+    @override
     def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
-        """See `PreAggregation`."""
         order = torch.randperm(rows.n, generator=torch_generator(seed, f"bucketing-{self.seed}"))
         bucket = torch.empty_like(order)
         bucket[order] = torch.arange(rows.n) // self.s

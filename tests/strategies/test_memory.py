@@ -9,7 +9,7 @@ import torch
 from flwr.common import ArrayRecord, ConfigRecord
 
 from byzflower.flower.compat import array_view, records_of
-from byzflower.numerics import memory
+from byzflower.numerics import heap
 from byzflower.strategies import (
     AGRFRS,
     ARFRS,
@@ -50,7 +50,7 @@ def peak(strategy, model, answer, clients):
     replies = answer(strategy, model, messages[0], clients)
     uploads = sum(len(array.data) for reply in replies for array in reply.content["arrays"].values())
     gc.collect()
-    memory.give_back()
+    heap.trim()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     result, _ = strategy.aggregate_train(1, replies)
