@@ -14,7 +14,8 @@ from byzflower.clients.settings import ClientSettings
 from byzflower.models.build import build_stateless
 from byzflower.strategies import ARFRS
 from byzflower.uploads import Layout
-from byzflower.uploads.moments import MomentsLayout, MomentsUpload
+from byzflower.uploads.moments import MomentsLayout
+from byzflower.uploads.moments_upload import MomentsUpload
 
 USERS = 1892
 REPEATS = 5

@@ -1,6 +1,7 @@
 """A benign client."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ class BenignClient(NumPyClient):
             self.settings.model_options,
         )
 
-    def _batches(self, server_round: int) -> trainer.Batches:
+    def _batches(self, server_round: int) -> Iterator[trainer.Batch]:
         random = numpy_generator(self.settings.seed, "batches", server_round, self.client_id)
         for positions in trainer.batch_indices(len(self.indices), self.settings, random):
             x, y = self.poison(self.dataset.train(self.indices[positions]), server_round)

@@ -21,8 +21,9 @@ from byzflower.numerics.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
 from byzflower.uploads.codec import encode_upload
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import COMPACT, Moments, MomentsUpload
+from byzflower.uploads.moments import Moments
 from byzflower.uploads.moments_layout import MomentsLayout
+from byzflower.uploads.moments_upload import COMPACT, MomentsUpload
 
 # Share of each user's items to train on (the A-RFRS paper, section 5).
 _TRAINING = 0.8

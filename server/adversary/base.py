@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from byzflower.flower.guarded import guarded
 from byzflower.numerics.packed_rows import PackedRows
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import TooFewClients
+from byzflower.server.adversary.arrived import Arrived
 from byzflower.server.adversary.diagnostics import (
     SMALLEST_PICTURE,
     Similarity,
@@ -42,72 +43,11 @@ from byzflower.strategies.options import kind_of
 from byzflower.strategies.result import capped_weights
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, among
 from byzflower.uploads.codec import decode_reply, encode_upload
-from byzflower.uploads.kind import UPLOAD, Broadcast, Forged, UploadKind, UploadRound
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.round import UPLOAD, Broadcast, Forged, UploadRound
 
 A = TypeVar("A", bound=Attack)
-
-
-class Arrived:
-    """A round's well-formed uploads, and what they are as rows, where that is needed.
-
-    Attributes:
-        uploads: as they came.
-        clients: ids of all clients in them.
-        byzantine: ids of the Byzantine ones, ascending.
-    """
-
-    def __init__(
-        self,
-        uploads: list[Upload],
-        byzantine: Collection[int],
-        rows: Callable[[list[Upload]], UploadRound],
-    ) -> None:
-        """Sort clients into Byzantine and benign ones.
-
-        Args:
-            uploads: as they came.
-            byzantine: ids that are Byzantine.
-            rows: makes rows of uploads.
-        """
-        self.uploads = uploads
-        self.clients = [client for upload in uploads for client in upload.client_ids]
-        self.byzantine = sorted({*self.clients}.intersection(byzantine))
-        self._members, self._rows = frozenset(self.byzantine), rows
-
-    @cached_property
-    def benign(self) -> UploadRound:
-        """The benign clients' round."""
-        return self._rows(self.part(byzantine=False))
-
-    @cached_property
-    def attackers(self) -> UploadRound:
-        """The Byzantine clients' round, as they sent it."""
-        return self._rows(self.part(byzantine=True))
-
-    @cached_property
-    def everybody(self) -> UploadRound:
-        """The whole round."""
-        return self._rows(self.uploads)
-
-    def part(self, *, byzantine: bool) -> list[Upload]:
-        """The uploads of the Byzantine, or of the benign clients."""
-        parts = []
-        for upload in self.uploads:
-            mine = [i for i, c in enumerate(upload.client_ids) if (c in self._members) == byzantine]
-            if len(mine) == len(upload):
-                parts.append(upload)
-            elif mine:
-                parts.append(upload.part(mine))
-        return parts
-
-    def sizes(self) -> dict[int, float]:
-        """What each client reports as its size."""
-        return {
-            client: size
-            for upload in self.uploads
-            for client, size in zip(upload.client_ids, upload.num_examples, strict=True)
-        }
 
 
 class Adversary(Strategy):

@@ -29,7 +29,8 @@ from byzflower.strategies import (
 from byzflower.strategies.items import ItemKrum, ItemMean, ItemMedian, ItemRFA
 from byzflower.strategies.pre_aggregation import Bucketing, NearestNeighborMixing, Sparsify
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import MomentsUpload, moments_layout
+from byzflower.uploads.moments import moments_layout
+from byzflower.uploads.moments_upload import MomentsUpload
 from byzflower.uploads.optimizers import Optimizer
 from byzflower.uploads.topk import Packs, SparseModel, array_names
 from flower import begin_round, plain_reply

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from byzflower.uploads import UPLOADS, Broadcast, Forged, Layout, Rejected, Upload, UploadKind
 from byzflower.uploads.dense import DenseRound
-from byzflower.uploads.kind import Memory
+from byzflower.uploads.round import Memory
 
 BITS = "signs"
 
