@@ -67,6 +67,11 @@ class UploadKind(ABC):
     own_buffers: ClassVar[bool] = False
     measures_itself: ClassVar[bool] = False
 
+    def __repr__(self) -> str:
+        """The class with its options: strategies show it among their settings."""
+        options = [f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_")]
+        return f"{type(self).__name__}({', '.join(options)})"
+
     # -- what the server sends -------------------------------------------------------------------
 
     def broadcast(self, model: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:

@@ -36,7 +36,7 @@ NEEDS = {
     "upload_options": {"upload": "topk"},
     "mask_attack": {"upload": "topk"},
     "mask_attack_options": {"upload": "topk", "mask_attack": "indexpoisoning"},
-    "densify": {"strategy": "median"},
+    "densify": {"upload": "topk", "strategy": "median"},
 }
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
