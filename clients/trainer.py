@@ -78,7 +78,7 @@ class Workspace:
 
     def split(self, row: torch.Tensor) -> list[torch.Tensor]:
         """Views of (d,) values in the parameters' shapes."""
-        parts = row.split([p.numel() for p in self.parameters])
+        parts = torch.split(row, [p.numel() for p in self.parameters])
         return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
     def in_training(self) -> torch.nn.Module:

@@ -276,6 +276,7 @@ class Moments(UploadKind):
             raise ValueError(f"tolerance must be positive, got {tolerance!r}")
         self.optimizer = optimizer
         self.inspect = inspect
+        self.reads_gradients = inspect == "gradients"
         self.tolerance = tolerance
         self.steps = step
         self._moments: NDArray[Any] = np.empty(0)
@@ -480,10 +481,6 @@ class Moments(UploadKind):
         states = (torch.from_numpy(np.array(own.state(row))) for row in (before.row, after))
         gradient: NDArray[Any] = self.optimizer.recover(*states).numpy()
         return gradient
-
-    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any] | None:
-        """None where rules look at parameters."""
-        return super().mixture(benign, clients) if self.inspect == "gradients" else None
 
     def taken(self, new: NDArray[Any], sent: Broadcast) -> None:
         """Keep the moments."""

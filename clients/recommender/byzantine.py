@@ -116,7 +116,7 @@ def _replaced(found: ItemGradients, made: dict[int, torch.Tensor]) -> ItemGradie
     """The same with other (d,) gradients of some users, of which the rows that are not 0 are kept."""
     sizes = np.diff(found.splits)
     rows = np.split(found.rows, found.splits[1:-1])
-    values = [*found.values.split(sizes.tolist())]
+    values = [*torch.split(found.values, sizes.tolist())]
     for i, gradient in made.items():
         rows[i], values[i] = used_rows(gradient, found.values.shape[1])
         sizes[i] = len(rows[i])

@@ -30,8 +30,8 @@ from byzflower.models.recommenders import STATELESS
 from byzflower.server.recommender_evaluation import RANKS
 from byzflower.server.root import make_root_upload
 from byzflower.strategies import (
-    PRE_AGGREGATIONS,
     ARFRS,
+    PRE_AGGREGATIONS,
     STRATEGIES,
     MomentsStrategy,
     PreAggregation,

@@ -43,7 +43,7 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
             *unknown_name("model", self.model, PERSONAL),
             *unknown_name("attack", self.attack, {**ITEM_ATTACKS, "none": None}),
             *unknown_name("strategy", self.strategy, ITEM_STRATEGIES),
-            *unmet_needs(self.attack, attack or Attack, self.offers),
+            *unmet_needs(self.attack, ITEM_ATTACKS.get(self.attack, Attack), self.offers),
             *unknown_options("attack-options", attack, self.attack_options),
             *unknown_options("model-options", model, self.model_options),
             *unknown_options("strategy-options", rule, self.strategy_options),
