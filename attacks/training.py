@@ -1,7 +1,7 @@
 """Attacks that do a Byzantine client's local training themselves."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -66,7 +66,7 @@ class TrainingView:
     tensors: tuple[TensorColumns, ...]
     generator: torch.Generator
     memory: dict[str, torch.Tensor]
-    batches: Callable[[], Iterator[Batch]]
+    batches: Callable[[], Iterable[Batch]]
     gradient: Callable[[torch.Tensor, Batch], torch.Tensor]
     fit: Fit
     logits: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None

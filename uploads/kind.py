@@ -56,6 +56,7 @@ class UploadKind(ABC):
         by_item: whether its rules aggregate item by item (`ItemStrategy`).
         owns_step: whether the step is the clients' own, so that the server's step size must be 1.
         measures_itself: whether it measures by itself how a round's uploads lie (`observe`, `views`).
+        reads_gradients: whether the rows that rules read are gradients.
         own_buffers: whether clients that learned a gradient send their buffers as they are, not their steps.
     """
 
@@ -64,6 +65,7 @@ class UploadKind(ABC):
     by_contributors: bool = False
     by_item: ClassVar[bool] = False
     owns_step: ClassVar[bool] = False
+    reads_gradients: bool = True
     own_buffers: ClassVar[bool] = False
     measures_itself: ClassVar[bool] = False
 
@@ -242,7 +244,7 @@ class UploadKind(ABC):
         """
         return Forged(clients, gradients, torch.empty(0))
 
-    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any] | None:
+    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any]:
         """What rules read of a round in which some clients' rows are crafted.
 
         Args:
@@ -250,8 +252,7 @@ class UploadKind(ABC):
             clients: f ids of the others.
 
         Returns:
-            A function of (f, d) crafted rows; what it returned before is overwritten. None where rules read
-            something else than gradients.
+            A function of (f, d) crafted rows; what it returned before is overwritten.
         """
         return dense_mixture(benign, clients)
 

@@ -1,6 +1,6 @@
 """Moments uploads: one step of the server's optimizer, as parameters and moments of the rows it touched."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Self
 
@@ -57,6 +57,7 @@ class Moments(UploadKind):
             raise ValueError(f"tolerance must be positive, got {tolerance!r}")
         self.optimizer = optimizer
         self.inspect = inspect
+        self.reads_gradients = inspect == "gradients"
         self.tolerance = tolerance
         self.steps = step
         self._moments: NDArray[Any] = np.empty(0)
@@ -272,10 +273,6 @@ class Moments(UploadKind):
         states = (torch.from_numpy(np.array(own.state(row))) for row in (before.row, after))
         gradient: NDArray[Any] = self.optimizer.recover(*states).numpy()
         return gradient
-
-    def mixture(self, benign: Any, clients: list[int]) -> Callable[[torch.Tensor], Any] | None:
-        """None where rules look at parameters."""
-        return super().mixture(benign, clients) if self.inspect == "gradients" else None
 
     def taken(self, new: NDArray[Any], sent: Broadcast) -> None:
         """Keep the moments."""

@@ -58,7 +58,7 @@ def steered_gradient(
             tensors=tuple(tensors),
             generator=torch_generator(seed, "attack", server_round, client),
             memory=memory,
-            batches=lambda: iter([pairs]),
+            batches=lambda: [pairs],
             gradient=gradient,
             fit=fit,
         )

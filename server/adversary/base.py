@@ -272,11 +272,11 @@ class Adversary(Strategy):
         The strategy's state stays as it is.
         """
         strategy, benign, d = self.strategy, arrived.benign, self._model.d
-        mixture = self.kind.mixture(benign, arrived.byzantine)
-        if mixture is None or not isinstance(strategy, RobustStrategy):
+        if not (isinstance(strategy, RobustStrategy) and self.kind.reads_gradients):
             return None
         sizes, clients = arrived.sizes(), sorted([*benign.client_ids, *arrived.byzantine])
         weights = capped_weights(torch.tensor([sizes[c] for c in clients]), strategy.max_client_weight)
+        mixture = self.kind.mixture(benign, arrived.byzantine)
 
         def aggregate(crafted: torch.Tensor) -> torch.Tensor:
             state = {name: value.copy() for name, value in strategy.state_dict().items()}
