@@ -90,7 +90,8 @@ def draw() -> str:
 
 
 def _arrows(counts: Imports, boxes: dict[str, Box], colours: dict[str, str]) -> Iterator[str]:
-    """Arrows from the lower edge of a box to the upper edge of another, each with its number at the head."""
+    """Arrows from the lower edge of a box to the upper edge of another; then a number at the head of each."""
+    numbers = []
     for (source, target), count in sorted(counts.items()):
         colour = colours[source]
         x1 = _place(source, [t for s, t in counts if s == source], target, boxes)
@@ -102,7 +103,8 @@ def _arrows(counts: Imports, boxes: dict[str, Box], colours: dict[str, str]) -> 
         yield _element("path", d=curve, fill="none", stroke=colour, stroke_width=width, stroke_opacity="0.75")
         yield _element("path", d=f"M{x2 - 4:.0f} {y2 - 8:.0f} h8 l-4 8 z", fill=colour)
         halo = {"stroke": "#ffffff", "stroke_width": "3", "paint_order": "stroke"}
-        yield _text(count, x2, y2 - 11, fill="#222222", text_anchor="middle", **halo)
+        numbers.append(_text(count, x2, y2 - 11, fill="#222222", text_anchor="middle", **halo))
+    yield from numbers
 
 
 def _place(folder: str, others: Sequence[str], other: str, boxes: dict[str, Box]) -> float:
