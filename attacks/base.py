@@ -15,11 +15,18 @@ class Knowledge(StrEnum):
     DATA = "data"
     """Its own data, which it poisons before training on it: in the Byzantine client."""
     LOCAL = "local"
-    """Its own benign update: in the Byzantine client."""
+    """Its own benign update, or all of its own training: in the Byzantine client."""
     COLLUDING = "colluding"
     """The benign updates of all Byzantine clients: in the adversary."""
     OMNISCIENT = "omniscient"
     """Every benign update and all former broadcasts: in the adversary."""
+
+
+class Need(StrEnum):
+    """What an attack needs that not every run has, in the words in which a run without it is refused."""
+
+    LABELS = "a data set with labels"
+    ADAM = "a strategy that keeps Adam's moments, as arfrs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +36,13 @@ class Attack:
     Attributes:
         start_round: first round of the attack, from 1.
         stop_round: last round of the attack; None for no end.
-        needs_moments: whether it works only where the server sends an optimizer's moments.
+        needs: what it cannot be carried out without.
     """
 
     start_round: int = 1
     stop_round: int | None = None
 
-    needs_moments: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         """Check the window.
@@ -59,6 +66,7 @@ class DataAttack(Attack):
     """Poisons the training data of a Byzantine client."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.DATA
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LABELS})
 
     @abstractmethod
     def poison(

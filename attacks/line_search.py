@@ -27,7 +27,7 @@ def most_harmful(
     if rule is None:
         raise ValueError(
             "the optimal attacks try the server's own rule: they need knowledge=omniscient "
-            "and a strategy of byzflower"
+            "and a strategy of byzflower that looks at gradients"
         )
 
     def harm(strength: float) -> float:

@@ -12,6 +12,7 @@ from byzflower.cli.redteam import redteam
 from byzflower.cli.report import report
 from byzflower.cli.run import run_command
 from byzflower.cli.runs import runs
+from byzflower.flower.logs import quiet
 
 
 def make_app() -> typer.Typer:
@@ -31,7 +32,7 @@ def main() -> None:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",  # silences a warning about GPUs that nobody asked for
     ):
         os.environ.setdefault(variable, "0")
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    quiet(logging.ERROR)
     # `python run_sim.py` puts the repository's folders (datasets, server, ...) on the import path, and
     # Ray passes it on to its workers, where they would shadow other packages of those names.
     here = str(Path(__file__).resolve().parents[1])

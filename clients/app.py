@@ -11,6 +11,8 @@ from flwr.clientapp import ClientApp
 from flwr.common import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 
+from byzflower.attacks import CollusiveAttack, Need
+from byzflower.attacks.items import ItemAttack
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
@@ -111,7 +113,7 @@ def make_client(
         kind: of upload that the server asks for.
     """
     if settings.recommends:
-        return MomentsRecommenderClient(client_id, settings)
+        return MomentsRecommenderClient(client_id, settings, state)
     attack = settings.make_attack()
     chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
@@ -136,7 +138,25 @@ def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumP
 def _node_settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
     own, settings = context.node_config, _settings(config, context)
     changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
-    return type(settings)(**{**settings.model_dump(), **changes}) if changes else settings
+    if not changes:
+        return settings
+    changed = type(settings)(**{**settings.model_dump(), **changes})
+    if "attack" in changes:
+        _check_own_attack(changed)
+    return changed
+
+
+def _check_own_attack(settings: ClientSettings | RecommenderSettings) -> None:
+    """See that a node can carry out the attack that it was started with.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    attack = settings.make_attack()
+    if isinstance(attack, CollusiveAttack | ItemAttack):
+        raise ValueError(f"attack {settings.attack} needs all clients' updates: only the server can run it")
+    if attack is not None and Need.LABELS in attack.needs.difference(settings.offers):
+        raise ValueError(f"attack {settings.attack} needs {Need.LABELS}")
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -145,9 +165,9 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
     The server names them; to a strategy that knows nothing of cohorts, a node answers for its even
     share of all clients, by its partition id.
     """
+    settings = _settings(config, context)  # first: it imports what registers names that the config uses
     if CLIENT_IDS in config:
         return _asked_or_own(config, context)
-    settings = _settings(config, context)
     node, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
     return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
 
@@ -164,7 +184,7 @@ def _answer_users(
     if isinstance(settings, RecommenderSettings):
         return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
     if training and settings.recommends:
-        return fit_users(clients, settings, list(arrays.values()), dict(config))
+        return fit_users(clients, settings, list(arrays.values()), dict(config), context.state)
     return None
 
 

@@ -1,6 +1,7 @@
 """A benign client."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -119,10 +120,16 @@ class BenignClient(NumPyClient):
         gradients, loss = trainer.mean_gradient(space, batches, self.settings)
         row = np.empty(layout.width, layout.row_dtype)
         row[: layout.d] = trainer.gradient_row(gradients, layout)
-        if layout.num_buffers:  # batch norm has updated its statistics
-            after = layout.row(space.arrays())
-            row[layout.d :] = (after if kind.own_buffers else layout.row(model) - after)[layout.d :]
+        row[layout.d :] = self._buffers(space, model, kind)
         return layout.arrays(self._altered(row, sent, layout, server_round)), loss
+
+    def _buffers(self, space: trainer.Workspace, model: NDArrays, kind: UploadKind) -> NDArray[Any]:
+        """What is uploaded of batch norm's statistics, which training has updated: (num_buffers,)."""
+        layout = space.layout
+        if not layout.num_buffers:
+            return np.empty(0, layout.row_dtype)
+        after = layout.row(space.arrays())
+        return (after if kind.own_buffers else layout.row(model) - after)[layout.d :]
 
     def _altered(
         self, row: NDArray[Any], sent: NDArray[Any] | None, layout: Layout, server_round: int
@@ -153,7 +160,7 @@ class BenignClient(NumPyClient):
             self.settings.model_options,
         )
 
-    def _batches(self, server_round: int) -> trainer.Batches:
+    def _batches(self, server_round: int) -> Iterator[trainer.Batch]:
         random = numpy_generator(self.settings.seed, "batches", server_round, self.client_id)
         for positions in trainer.batch_indices(len(self.indices), self.settings, random):
             x, y = self.poison(self.dataset.train(self.indices[positions]), server_round)

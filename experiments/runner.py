@@ -1,5 +1,6 @@
 """Run the cells of a grid side by side, in processes, each once; a failed cell does not stop the others."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ from queue import Empty
 from typing import Any, Protocol
 
 from byzflower.experiments.recipe import Cell
+from byzflower.flower.logs import quiet
 from byzflower.flower.text import error_text
 from byzflower.numerics.cores import share_cores
 from byzflower.server.config.tasks import Config, make_config
@@ -139,9 +141,7 @@ def _prepare_worker(jobs: int) -> None:
     # An idle worker must survive Ctrl-C; while it runs a cell, `simulate` listens to it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import logging
-
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    quiet(logging.CRITICAL)
 
 
 def _read_news(news: Any, progress: Sequence[Progress]) -> None:

@@ -83,7 +83,7 @@ class Registry(Mapping[str, T]):
         return f"Registry({self.kind}: {', '.join(self)})"
 
     def register(self, name: str, thing: T, *, replace: bool = False) -> None:
-        """Add something under a name, in this process.
+        """Add something under a name, in this process; twice the same is no mistake.
 
         Args:
             name: lower-case letters, digits, ``-`` and ``_``.
@@ -95,12 +95,12 @@ class Registry(Mapping[str, T]):
         """
         if fault := _name_fault(name):
             raise PluginError(f"{self.kind} {name!r}: {fault}")
-        if name in self and not replace and self._things.get(name) is not thing:
+        place = _Place(f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', '?')}")
+        if name in self and not replace and self._places[name].target != place.target:
             raise PluginError(
                 f"there is a {self.kind} {name!r} already ({self._places[name].target}); "
                 "replace=True puts another one in its place"
             )
-        place = _Place(f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', '?')}")
         self._things[name] = self._checked(name, thing, place)
         self._places[name] = place
 

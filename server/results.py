@@ -75,10 +75,14 @@ def give_result(folder: Path, config_hash: str) -> None:
         replace(folder / RESULT, content)
         return
     new, lines = f"{sha256(content)}  {RESULT}\n", digests.read_text().splitlines(keepends=True)
-    others = [line for line in lines if not line.endswith(f"  {RESULT}\n")]
+    others = [line for line in lines if _file_of(line) != RESULT]
     replace(digests, "".join([*lines, new]).encode())  # both are right for a moment
     replace(folder / RESULT, content)
-    replace(digests, "".join([*others, new]).encode())
+    replace(digests, "".join(sorted([*others, new], key=_file_of)).encode())
+
+
+def _file_of(line: str) -> str:
+    return line.rstrip("\n").partition("  ")[2]
 
 
 def result_bytes(result: Record) -> bytes:

@@ -12,7 +12,8 @@ from byzflower.numerics.rows import Rows
 from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import AggregationResult, NumByzantine, check, count_byzantine
-from byzflower.uploads.moments import Inspect, Moments
+from byzflower.uploads.moments import Moments
+from byzflower.uploads.moments_round import Inspect
 from byzflower.uploads.optimizers import AdaGrad, Adam, MomentumSGD, Optimizer, RMSProp
 
 Filter = str | RobustStrategy | Callable[..., AggregationResult] | None

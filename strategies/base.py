@@ -38,9 +38,10 @@ from byzflower.strategies.result import check as _check
 from byzflower.strategies.sampling import sample_clients, wait_for_nodes
 from byzflower.uploads.base import CLIENT_IDS, Ignored, Rejection, Upload
 from byzflower.uploads.codec import collect_evaluations, collect_uploads
-from byzflower.uploads.kind import Aggregate, Broadcast, UploadKind, UploadRound, row_bytes
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.limits import is_held
 from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Roster
+from byzflower.uploads.round import Aggregate, Broadcast, UploadRound, row_bytes
 
 # Rows of the model's size: the global one, the aggregate, the step, a rule's centres and sums.
 _MODELS = 8

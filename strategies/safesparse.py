@@ -10,7 +10,6 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import DBSCAN
 from typing_extensions import override
 
 from byzflower.numerics.columns import middle_value
@@ -74,6 +73,8 @@ def dense_clusters(distances: NDArray[np.float64], neighbours: int) -> tuple[lis
     Returns:
         The clusters, the tightest (by mean distance within) first, and eps. Noise is in none.
     """
+    from sklearn.cluster import DBSCAN  # late: it takes a second that only this rule should cost
+
     m = len(distances)
     others = np.sort(distances + np.diag(np.full(m, -1.0)), axis=1)[:, 1:]
     eps = float(others[:, min(neighbours, m - 1) - 1].mean())

@@ -1,4 +1,4 @@
-"""Examples of docs/extending.md work as printed; what pages name exists; pictures are up to date."""
+"""The examples of docs/extending.md are those of examples/plugin; what pages name exists."""
 
 import importlib.util
 import re
@@ -7,13 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from byzflower.attacks import ATTACKS
-from byzflower.server.config.classification import RunConfig
-from byzflower.server.engines.simulation import simulate
-from byzflower.strategies import STRATEGIES
-
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PLUGIN = ROOT / "examples" / "plugin"
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +20,15 @@ def architecture():
     return module
 
 
-@pytest.fixture
-def extended():
-    strategies, attacks = dict(STRATEGIES), dict(ATTACKS)
-    names: dict[str, object] = {"__name__": "extension"}
-    for block in re.findall(r"```python\n(.*?)```", (DOCS / "extending.md").read_text(), re.DOTALL):
-        exec(block, names)
-    yield names
-    for registry, before in ((STRATEGIES, strategies), (ATTACKS, attacks)):
-        registry.clear()
-        registry.update(before)
-
-
-def test_a_new_rule_and_a_new_attack_are_options_like_all_others(extended, tmp_path):
-    options = {"strategy": "clippedmean", "strategy_options": "limit=0.5", "attack": "opposite"}
-    small = {"rounds": 2, "clients": 6, "byzantine": 1, "model": "mlp", "engine": "inline", "batches": 1}
-    outcome = simulate(RunConfig.make({**options, **small, "out": str(tmp_path)}))
-    assert outcome.result["rounds"] == 2
-    assert outcome.result["quarantined"] == 0
+def test_the_page_shows_the_package_that_is_tested():
+    """See tests/plugins/test_package.py."""
+    page = (DOCS / "extending.md").read_text()
+    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    files = [path.read_text() for path in PLUGIN.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(shown) == sorted(files)
+    (entry_points,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for line in filter(None, entry_points.splitlines()):
+        assert line in (PLUGIN / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda p: p.stem)

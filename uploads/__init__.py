@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from byzflower.uploads.codec import collect_uploads, decode_reply, encode_upload
     from byzflower.uploads.dense import DenseUpload, Gradients, Weights
     from byzflower.uploads.items import Items, ItemUpload
-    from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound
+    from byzflower.uploads.kind import UploadKind
     from byzflower.uploads.layout import Layout
-    from byzflower.uploads.moments import Moments, MomentsUpload
+    from byzflower.uploads.moments import Moments
+    from byzflower.uploads.moments_upload import MomentsUpload
     from byzflower.uploads.registry import UPLOADS, upload_kind
     from byzflower.uploads.roster import Roster
+    from byzflower.uploads.round import Aggregate, Broadcast, Forged, UploadRound
     from byzflower.uploads.topk import SparseModel, TopK, TopKUpload
 
 export_lazily(__name__)

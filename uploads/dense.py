@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.base import Rejected, Rejection, Upload
-from byzflower.uploads.kind import Broadcast, Forged, Gathering, UploadKind, UploadRound
+from byzflower.uploads.kind import Gathering, UploadKind
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.limits import MAX_NORM, fault, misfits, norms_of
+from byzflower.uploads.round import Broadcast, Forged, UploadRound
 
 ROWS = "rows"
 _LONG_ROW = 1 << 16  # scalars

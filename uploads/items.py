@@ -13,9 +13,10 @@ from byzflower.numerics.adam import AdamState
 from byzflower.numerics.item_rows import ItemRows, gather
 from byzflower.numerics.rows import view_of
 from byzflower.uploads.base import Rejected, Rejection, Upload
-from byzflower.uploads.kind import Aggregate, Broadcast, Forged, UploadKind, UploadRound, row_bytes
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.limits import MAX_NORM, fault, row_norms
+from byzflower.uploads.round import Aggregate, Broadcast, Forged, UploadRound, row_bytes
 
 ServerOptimizer = Literal["sgd", "adam"]
 _ITEM_BYTES = 120

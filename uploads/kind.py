@@ -7,121 +7,25 @@ how a round of them becomes rows, how the aggregate becomes the next model, and 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.numerics.cores import usable_cores
-from byzflower.numerics.rows import Rows
-from byzflower.uploads.base import Rejection, Upload
+from byzflower.uploads.base import Upload
 from byzflower.uploads.layout import Layout
-
-# What rules have in work of each client, on each core: some temporaries of a block of columns.
-_WORK_BYTES, _WORK_COLUMNS = 32, 1 << 15
-UPLOAD = "upload"  # under this key clients are told the name of the kind
-
-Memory = dict[str, NDArray[Any]]
-# An attack on what is sent: (f, d) rows to upload; benign rows, what each sent, size and number of packs of a
-# client -> (f, d) rows and (f, P) what is sent of them.
-Place = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, int], tuple[torch.Tensor, torch.Tensor]]
-
-
-def row_bytes(layout: Layout) -> int:
-    """Bytes of a row."""
-    return layout.width * layout.row_dtype.itemsize
-
-
-def work_bytes(layout: Layout) -> int:
-    """Bytes of one client's share in what a rule has in work at a time, on all cores."""
-    return _WORK_BYTES * min(layout.d, usable_cores() * _WORK_COLUMNS)
-
-
-class Broadcast(NamedTuple):
-    """What a round's clients were sent.
-
-    Attributes:
-        layout: of the arrays.
-        row: (width,) their values; not to be modified.
-    """
-
-    layout: Layout
-    row: NDArray[Any]
-
-    @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Broadcast":
-        """Describe named arrays; their memory is shared where they lie in one row already."""
-        layout = Layout.of(arrays)
-        return cls(layout, layout.joined(list(arrays.values())))
-
-
-@dataclass
-class UploadRound(ABC):
-    """A round's well-formed uploads as a rule reads them, in the order of their clients' ids.
-
-    Attributes:
-        client_ids: of the n rows, ascending.
-        num_examples: (n,) as the clients report them.
-        rejections: clients whose values are not finite, or too large to work with.
-        d: columns of a row.
-    """
-
-    client_ids: list[int]
-    num_examples: NDArray[np.float64]
-    rejections: list[Rejection]
-    d: int
-
-    masks: ClassVar[NDArray[np.bool_] | None] = None
-
-    @abstractmethod
-    def gradients(self, device: torch.device) -> Any:
-        """The n pseudo-gradients, as the rules of this kind read them: (n, d), or `Rows` of them."""
-
-    @property
-    @abstractmethod
-    def buffers(self) -> torch.Tensor:
-        """The (n, num_buffers) steps of the model's buffers, on the CPU."""
-
-    def matrix(self) -> torch.Tensor:
-        """The pseudo-gradients in all columns of the model: (n, d), 0 where a client sent nothing."""
-        return Rows.of(self.gradients(torch.device("cpu"))).matrix()
-
-
-class Aggregate(NamedTuple):
-    """What a rule made of a round, for the step; all of it on the CPU.
-
-    Attributes:
-        gradient: (d,) the aggregate.
-        shares: (n,) float64, each client's weight in plain averages; sums to 1.
-        buffers: (num_buffers,) step of the buffers.
-        moves: boolean (d,), the columns that step; None for all.
-    """
-
-    gradient: torch.Tensor
-    shares: torch.Tensor
-    buffers: torch.Tensor
-    moves: torch.Tensor | None = None
-
-
-class Forged(NamedTuple):
-    """What the adversary wants f clients to have uploaded.
-
-    Attributes:
-        clients: their ids.
-        rows: (f, d) pseudo-gradients, or what a kind of uploads with rules of its own takes for them.
-        masks: what else a kind needs, e.g. the packs of each; empty where it needs nothing.
-    """
-
-    clients: list[int]
-    rows: Any
-    masks: torch.Tensor
-
-    def positions(self, clients: Sequence[int]) -> list[tuple[int, int]]:
-        """Positions in `clients` of those with a forged upload, and of that upload."""
-        mine = {client: position for position, client in enumerate(self.clients)}
-        return [(i, mine[client]) for i, client in enumerate(clients) if client in mine]
+from byzflower.uploads.round import (
+    UPLOAD,
+    Aggregate,
+    Broadcast,
+    Forged,
+    Memory,
+    Place,
+    UploadRound,
+    row_bytes,
+    work_bytes,
+)
 
 
 class Gathering(ABC):
@@ -152,6 +56,7 @@ class UploadKind(ABC):
         by_item: whether its rules aggregate item by item (`ItemStrategy`).
         owns_step: whether the step is the clients' own, so that the server's step size must be 1.
         measures_itself: whether it measures by itself how a round's uploads lie (`observe`, `views`).
+        reads_gradients: whether the rows that rules read are gradients.
         own_buffers: whether clients that learned a gradient send their buffers as they are, not their steps.
     """
 
@@ -160,8 +65,14 @@ class UploadKind(ABC):
     by_contributors: bool = False
     by_item: ClassVar[bool] = False
     owns_step: ClassVar[bool] = False
+    reads_gradients: bool = True
     own_buffers: ClassVar[bool] = False
     measures_itself: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        """The class with its options: strategies show it among their settings."""
+        options = [f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_")]
+        return f"{type(self).__name__}({', '.join(options)})"
 
     # -- what the server sends -------------------------------------------------------------------
 
@@ -272,6 +183,15 @@ class UploadKind(ABC):
         new: NDArray[Any] = np.subtract(sent.row, step, out=step)
         return new
 
+    def trained(self, layout: Layout) -> Layout:
+        """The model's part of a layout that was broadcast."""
+        return layout
+
+    def applied(self, before: Broadcast, after: NDArray[Any], server_lr: float) -> NDArray[Any]:
+        """The aggregate that led from one broadcast to the row of the next, as the two reveal it: (d,)."""
+        step: NDArray[Any] = (before.row - after)[: before.layout.d] / server_lr
+        return step
+
     def taken(self, new: NDArray[Any], sent: Broadcast) -> None:  # noqa: B027
         """Be told that the server took the step to `new`; kinds without memory do not care."""
 
@@ -334,19 +254,7 @@ class UploadKind(ABC):
         Returns:
             A function of (f, d) crafted rows; what it returned before is overwritten.
         """
-        order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
-        theirs = [order[c] for c in clients]
-        rows: list[torch.Tensor] = []
-
-        def gradients(crafted: torch.Tensor) -> torch.Tensor:
-            if not rows:  # few attacks ask
-                known = benign.matrix()
-                rows.append(known.new_empty(len(order), crafted.shape[1]))
-                rows[0][[order[c] for c in benign.client_ids]] = known
-            rows[0][theirs] = crafted.to(rows[0])
-            return rows[0]
-
-        return gradients
+        return dense_mixture(benign, clients)
 
     @abstractmethod
     def forge(self, upload: Any, forged: Forged, sent: Broadcast) -> Upload:
@@ -379,3 +287,20 @@ class _Joined(Gathering):
         joined = self._kind.join(self._parts, self._layout)
         joined.client_ids, joined.num_examples, joined.metrics = client_ids, num_examples, metrics
         return joined
+
+
+def dense_mixture(benign: UploadRound, clients: list[int]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The (n, d) rows of a round in which some clients' rows are crafted; see `UploadKind.mixture`."""
+    order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
+    theirs = [order[c] for c in clients]
+    rows: list[torch.Tensor] = []
+
+    def gradients(crafted: torch.Tensor) -> torch.Tensor:
+        if not rows:  # few attacks ask
+            known = benign.matrix()
+            rows.append(known.new_empty(len(order), crafted.shape[1]))
+            rows[0][[order[c] for c in benign.client_ids]] = known
+        rows[0][theirs] = crafted.to(rows[0])
+        return rows[0]
+
+    return gradients

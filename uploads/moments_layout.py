@@ -182,7 +182,7 @@ class MomentsLayout:
         """
         if len(client.rows) == 0:
             return client
-        sizes = np.diff(self.unit_starts)[client.rows]
+        sizes = self.unit_starts[client.rows + 1] - self.unit_starts[client.rows]
         values, others = self.by_unit(client.values), self.by_unit(rest)
         differs = np.empty(values.shape[1], np.bool_)
         for own, units in blocks(self.unit_starts, client.rows, self.block_units):

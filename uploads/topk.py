@@ -14,9 +14,10 @@ from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
 from byzflower.numerics.rows import view_of
 from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.base import Rejected, Rejection, Upload
-from byzflower.uploads.kind import Broadcast, Forged, Memory, Place, UploadKind, UploadRound, row_bytes
+from byzflower.uploads.kind import UploadKind, dense_mixture
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.limits import MAX_NORM, fault, misfits, norms_of
+from byzflower.uploads.round import Broadcast, Forged, Memory, Place, UploadRound, row_bytes
 
 Importance = Literal["update", "parameter"]
 Densify = Literal["zero", "contributors"]
@@ -352,7 +353,7 @@ class TopK(UploadKind):
 
     def mixture(self, benign: TopKRound, clients: list[int]) -> Callable[[torch.Tensor], PackedRows]:
         """Sparse rows; the crafted ones have the packs that `crafted` chooses."""
-        dense = super().mixture(benign, clients)
+        dense = dense_mixture(benign, clients)
         order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *clients]))}
         masks = torch.empty(len(order), benign.upload.packs.count, dtype=torch.bool)
         masks[[order[c] for c in benign.client_ids]] = torch.from_numpy(benign.masks)

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from byzflower.flower.guarded import guarded
 from byzflower.numerics.packed_rows import PackedRows
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import TooFewClients
+from byzflower.server.adversary.arrived import Arrived
 from byzflower.server.adversary.diagnostics import (
     SMALLEST_PICTURE,
     Similarity,
@@ -42,71 +43,11 @@ from byzflower.strategies.options import kind_of
 from byzflower.strategies.result import capped_weights
 from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, among
 from byzflower.uploads.codec import decode_reply, encode_upload
-from byzflower.uploads.kind import UPLOAD, Broadcast, Forged, UploadKind, UploadRound
+from byzflower.uploads.kind import UploadKind
+from byzflower.uploads.layout import Layout
+from byzflower.uploads.round import UPLOAD, Broadcast, Forged, UploadRound
 
 A = TypeVar("A", bound=Attack)
-
-
-class Arrived:
-    """A round's well-formed uploads, and what they are as rows, where that is needed.
-
-    Attributes:
-        uploads: as they came.
-        clients: ids of all clients in them.
-        byzantine: ids of the Byzantine ones, ascending.
-    """
-
-    def __init__(
-        self,
-        uploads: list[Upload],
-        byzantine: Collection[int],
-        rows: Callable[[list[Upload]], UploadRound],
-    ) -> None:
-        """Sort clients into Byzantine and benign ones.
-
-        Args:
-            uploads: as they came.
-            byzantine: ids that are Byzantine.
-            rows: makes rows of uploads.
-        """
-        self.uploads = uploads
-        self.clients = [client for upload in uploads for client in upload.client_ids]
-        self.byzantine = sorted({*self.clients}.intersection(byzantine))
-        self._members, self._rows = frozenset(self.byzantine), rows
-
-    @cached_property
-    def benign(self) -> UploadRound:
-        """The benign clients' round."""
-        return self._rows(self.part(byzantine=False))
-
-    @cached_property
-    def attackers(self) -> UploadRound:
-        """The Byzantine clients' round, as they sent it."""
-        return self._rows(self.part(byzantine=True))
-
-    @cached_property
-    def everybody(self) -> UploadRound:
-        """The whole round."""
-        return self._rows(self.uploads)
-
-    def part(self, *, byzantine: bool) -> list[Upload]:
-        """The uploads of the Byzantine, or of the benign clients."""
-        parts = []
-        for upload in self.uploads:
-            mine = [i for i, c in enumerate(upload.client_ids) if (c in self._members) == byzantine]
-            if len(mine) == len(upload):
-                parts.append(upload)
-            elif mine:
-                parts.append(upload.part(mine))
-        return parts
-
-    def sizes(self) -> dict[int, float]:
-        """What each client reports as its size."""
-        return {
-            client: size
-            for upload in self.uploads
-            for client, size in zip(upload.client_ids, upload.num_examples, strict=True)
-        }
 
 
 class Adversary(Strategy):
@@ -200,11 +141,12 @@ class Adversary(Strategy):
         """Overhear the broadcast."""
         config[UPLOAD] = self.kind.name
         messages = [*self.strategy.configure_train(server_round, arrays, config, grid)]
-        model = Broadcast.of({name: array_view(array) for name, array in arrays.items()})
-        if isinstance(self.strategy, RobustStrategy) and self.strategy.sent.layout == model.layout:
-            model = self.strategy.sent  # one global model
-        self._previous = None if self._sent is None else self._step_to(model.row)
-        self._sent = model
+        if isinstance(self.strategy, RobustStrategy):
+            sent = self.strategy.sent  # one global model
+        else:
+            sent = Broadcast.of({name: array_view(array) for name, array in arrays.items()})
+        self._previous = None if self._sent is None else self._step_to(sent.row)
+        self._sent = sent
         self._step_size = getattr(self.strategy, "server_lr", self.server_lr)
         return messages
 
@@ -252,7 +194,7 @@ class Adversary(Strategy):
         self, names: list[str], arrays: list[NDArray[Any]], state: Mapping[str, NDArray[Any]]
     ) -> None:
         """Restore what `state_dict` gave, for a model with these named arrays."""
-        layout = Broadcast.of(dict(zip(names, arrays, strict=True))).layout
+        layout = Broadcast.of(self.kind.broadcast(dict(zip(names, arrays, strict=True)))).layout
         self._sent = Broadcast(layout, state["global"])
         self._step_size = float(state["step_size"])
         self._memory = {
@@ -296,7 +238,7 @@ class Adversary(Strategy):
         colluding = attack.knowledge is Knowledge.COLLUDING
         seen = arrived.attackers if colluding else arrived.benign
         if len(seen.client_ids) == 0:
-            return torch.empty(0, self.sent.layout.d)
+            return torch.empty(0, self._model.d)
         view = AttackView(
             benign=seen.matrix(),
             num_byzantine=len(arrived.byzantine),
@@ -329,8 +271,8 @@ class Adversary(Strategy):
 
         The strategy's state stays as it is.
         """
-        strategy, benign, d = self.strategy, arrived.benign, self.sent.layout.d
-        if not isinstance(strategy, RobustStrategy):
+        strategy, benign, d = self.strategy, arrived.benign, self._model.d
+        if not (isinstance(strategy, RobustStrategy) and self.kind.reads_gradients):
             return None
         sizes, clients = arrived.sizes(), sorted([*benign.client_ids, *arrived.byzantine])
         weights = capped_weights(torch.tensor([sizes[c] for c in clients]), strategy.max_client_weight)
@@ -369,7 +311,7 @@ class Adversary(Strategy):
         size = majority_size(len(benign), n, f) if n > 2 * f else 0
         if self.diagnostics and len(benign) > 0:
             aggregate = None
-            if arrays is not None:
+            if arrays is not None and not self.kind.measures_itself:
                 new = self.sent.layout.joined([array_view(array) for array in arrays.values()])
                 aggregate = self._step_to(new)
             self.info = diagnose(benign, byzantine, self._previous, aggregate, size)
@@ -390,7 +332,7 @@ class Adversary(Strategy):
 
     @property
     def sent(self) -> Broadcast:
-        """The model that this round's clients were sent.
+        """What this round's clients were sent.
 
         Raises:
             RuntimeError: before the first round.
@@ -400,31 +342,27 @@ class Adversary(Strategy):
         return self._sent
 
     @property
-    def _broadcast(self) -> Broadcast:
-        """All that they were sent."""
-        return self.strategy.sent if isinstance(self.strategy, RobustStrategy) else self.sent
+    def _model(self) -> Layout:
+        return self.kind.trained(self.sent.layout)
 
     @property
     def _tensors(self) -> tuple[TensorColumns, ...]:
-        return tuple(TensorColumns(*tensor) for tensor in self.sent.layout.parameters)
+        return tuple(TensorColumns(*tensor) for tensor in self._model.parameters)
 
     def _step_to(self, row: NDArray[Any]) -> torch.Tensor:
         """The aggregate that led from the last broadcast to this one, as two broadcasts reveal it."""
-        sent = self.sent
-        return torch.from_numpy((sent.row - row)[: sent.layout.d] / self._step_size)
+        return torch.from_numpy(self.kind.applied(self.sent, row, self._step_size))
 
     def _arrived(self, uploads: list[Upload]) -> Arrived:
-        return Arrived(
-            uploads, self.byzantine, lambda some: self.kind.rows(some, self._broadcast, self._step_size)
-        )
+        return Arrived(uploads, self.byzantine, lambda some: self.kind.rows(some, self.sent, self._step_size))
 
     def _replaced(self, reply: Message, upload: Upload, forged: Forged) -> Message:
         """A copy of the reply with the forged uploads of the Byzantine clients in it."""
         if set(forged.clients).isdisjoint(upload.client_ids):
             return reply
-        replaced = self.kind.forge(upload, forged, self._broadcast)
+        replaced = self.kind.forge(upload, forged, self.sent)
         (name,) = records_of(reply.content, ArrayRecord)
-        arrays = array_record(replaced.payload(self._broadcast.layout, cohort=is_cohort(reply)))
+        arrays = array_record(replaced.payload(self.sent.layout, cohort=is_cohort(reply)))
         return with_content(reply, RecordDict({**reply.content, name: arrays}))
 
     def _singles(self, reply: Message) -> list[Message]:
@@ -442,7 +380,7 @@ class Adversary(Strategy):
 
     def _decode(self, reply: Message) -> Upload | None:
         """The well-formed uploads of a reply; clients without a logical id get their rank for one."""
-        upload, _ = decode_reply(reply, self.kind, self._broadcast.layout, self._weighted_by)
+        upload, _ = decode_reply(reply, self.kind, self.sent.layout, self._weighted_by)
         if upload is None:
             return None
         if not any(CLIENT_ID in metrics for metrics in records_of(reply.content, MetricRecord).values()):

@@ -10,10 +10,11 @@ from byzflower.attacks.items import ItemAttack, ItemView
 from byzflower.numerics.item_rows import ItemRows
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import view_of
-from byzflower.server.adversary.base import Adversary, Arrived
+from byzflower.server.adversary.arrived import Arrived
+from byzflower.server.adversary.base import Adversary
 from byzflower.strategies.items import ItemStrategy
 from byzflower.uploads.items import CraftedItems, ItemUpload, join
-from byzflower.uploads.kind import Forged
+from byzflower.uploads.round import Forged
 
 
 class _Statistics:

@@ -57,7 +57,7 @@ class RunConfig(ClientSettings, CommonConfig):
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
     max_round_bytes: int = Field(
-        0, ge=0, description="refuse a round whose uploads need more server memory; 0 for no limit"
+        0, ge=0, description="refuse a round that needs more server memory; 0 for no limit"
     )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"

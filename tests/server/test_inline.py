@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flwr.clientapp import ClientApp
 from flwr.common import Error, Message, RecordDict
@@ -22,6 +21,7 @@ from byzflower.server import InlineGrid
 from byzflower.server.config.tasks import make_config
 from byzflower.server.engines.simulation import simulate
 from byzflower.strategies import FedAvg, Median
+from byzflower.uploads import Weights
 
 pytestmark = pytest.mark.compat
 
@@ -268,19 +268,19 @@ def test_a_cohort_in_the_main_thread_passes_the_users_ctrl_c_on():
         return Worker(1.0, KeyboardInterrupt() if client == 1 else SystemExit(2))
 
     with pytest.raises(KeyboardInterrupt):
-        fit_cohort([0, 1, 2], make, names, arrays, {})
+        fit_cohort([0, 1, 2], make, Weights(), names, arrays, {})
     with pytest.raises(KeyboardInterrupt):
         evaluate_cohort([0, 1, 2], make, arrays, {})
 
 
-class NotAnArray(np.ndarray):
-    def reshape(self, *shape, **options):
+class NotAnArray:
+    def __array__(self, *args, **options):
         raise RuntimeError(EVIL)
 
 
 def test_arrays_that_fail_when_they_are_copied_cost_one_client():
     def odd(arrays):
-        return [a.view(NotAnArray) for a in arrays], 10, {}
+        return [NotAnArray() for _ in arrays], 10, {}
 
     app = cohort_client_app(lambda client, config, context: Target(1.0, odd if client == 2 else None))
     strategy = Median(num_clients=6, fraction_evaluate=0.0)

@@ -213,10 +213,10 @@ def test_a_gradient_too_long_for_the_models_type_is_named(make, dtype):
     assert rejection.reason == f"the squared norm of its recovered gradient overflows {np.dtype(dtype)}"
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.4e38])
 def test_buffers_that_are_not_finite_are_named_and_skip_no_round(value):
-    strategy = ARFRS(num_byzantine=1)
-    sent, config = ask(strategy, model(), range(1, 7))
+    strategy, low = ARFRS(num_byzantine=1), np.full(2, -1e38, np.float32)  # 3.4e38 is too far from it
+    sent, config = ask(strategy, {**model(), "bn.running_mean": low}, range(1, 7))
     buffers = np.tile(np.arange(6, dtype=np.float32), (2, 1)).T
     buffers[3, 1] = value
     replies, _ = answers(sent, config, gradients(6), [10] * 6, buffers=buffers)

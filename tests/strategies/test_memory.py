@@ -29,7 +29,7 @@ from byzflower.strategies import (
 from byzflower.strategies.items import ItemKrum, ItemMean, ItemMedian, ItemRFA
 from byzflower.strategies.pre_aggregation import Bucketing, NearestNeighborMixing, Sparsify
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import MomentsUpload, moments_layout
+from byzflower.uploads.moments import moments_layout
 from byzflower.uploads.optimizers import Optimizer
 from byzflower.uploads.topk import Packs, SparseModel, array_names
 from flower import begin_round, plain_reply
@@ -77,7 +77,7 @@ def dense_with_nan(strategy, model, message, clients):
 
 def all_packs(strategy, model, message, clients):
     layout = Layout.of(model)
-    packs = Packs(layout.d, strategy.pack_size)
+    packs = Packs(layout.d, strategy.upload.pack_size)
     mask = np.ones(packs.count, np.bool_)
     mask[-1] = False
     sent = [
@@ -111,7 +111,7 @@ def moments(form):
             gradient[: int(own.widths[0])] = 0
             row = optimizer.step(before, gradient, t).numpy().reshape(-1)
             named = dict(zip(own.full.names, own.full.arrays(row), strict=True))
-            upload = MomentsUpload.from_payload(named, own.full, [n], np.ones(1), [{}], cohort=False)
+            upload = strategy.upload.decode(named, own.full, [n], np.ones(1), [{}], cohort=False)
             replies.append(
                 plain_reply(n, upload.payload(own.full, cohort=False) if form == "compact" else named)
             )

@@ -12,9 +12,9 @@ from byzflower.uploads.base import among
 from byzflower.uploads.codec import encode_upload
 from byzflower.uploads.dense import DenseUpload, Gradients, Weights
 from byzflower.uploads.items import ItemUpload
-from byzflower.uploads.kind import Broadcast
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.limits import MAX_NORM, row_norms
+from byzflower.uploads.round import Broadcast
 from byzflower.uploads.topk import Packs, SparseModel, TopK, TopKUpload
 from flower import begin_round, plain_reply, reply_from
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzflower.uploads import Layout, Rejected
-from byzflower.uploads.moments import COMPACT, Moments
+from byzflower.uploads.moments import Moments
 from byzflower.uploads.moments_layout import MomentsLayout, blocks, moments_layout
+from byzflower.uploads.moments_upload import COMPACT
 from byzflower.uploads.optimizers import Adam
 
 SHAPES = {

@@ -17,7 +17,7 @@ from byzflower.server.config.recommendation import RecommendationConfig
 from byzflower.server.config.tasks import config_from_flower
 from byzflower.strategies import Bucketing, Clip, NearestNeighborMixing
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 # Another valid value for everything that results depend on.
 CHANGES = parse_options(
     "dataset=mnist, model=mlp, clients=30, byzantine=7, byzantine_set=random, attack=alie,"
@@ -36,7 +36,7 @@ NEEDS = {
     "upload_options": {"upload": "topk"},
     "mask_attack": {"upload": "topk"},
     "mask_attack_options": {"upload": "topk", "mask_attack": "indexpoisoning"},
-    "densify": {"strategy": "median"},
+    "densify": {"upload": "topk", "strategy": "median"},
 }
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
@@ -150,7 +150,7 @@ def test_every_mistake_is_a_line():
         ({"pre": "nnm, bucketing(t=2)"}, "pre: bucketing: unknown parameter 't'"),
         ({"pre": "nnm("}, "pre: 'nnm(' is not of the form name or name(option=value, ...)"),
         ({"byzantine": 20}, "byzantine must be below clients=20, got 20"),
-        ({"attack": "camouflage"}, "attack camouflage needs a strategy that keeps moments, as arfrs"),
+        ({"attack": "camouflage"}, "attack camouflage needs a strategy that keeps Adam's moments, as arfrs"),
         ({"nodes": 2, "clients_per_node": 5}, "give either nodes or clients-per-node, not both"),
         ({"attack_options": "start_round=0"}, "attack-options: start_round must be at least 1, got 0"),
         ({"attack_options": "start_round=5,stop_round=2"}, "stop_round 2 is before start_round 5"),

@@ -1,0 +1,1 @@
+"""A rule, two attacks and a model for byzflower."""
