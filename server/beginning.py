@@ -1,4 +1,4 @@
-"""What a run begins with: the first global model, and how models are scored."""
+"""The start of a run: the first global model, and how models are scored."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

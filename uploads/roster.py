@@ -1,4 +1,4 @@
-"""Who speaks for whom: the nodes and clients that a round asks, and what becomes of each of them."""
+"""Who speaks for whom: the nodes and clients that a round asks, and whose each part of their replies is."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -18,7 +18,7 @@ class ReplyFault(NamedTuple):
 
     Attributes:
         client: the id as the reply claims it; None if the whole reply is of no use.
-        reason: what was wrong.
+        reason: what is wrong.
     """
 
     client: int | None
@@ -26,7 +26,7 @@ class ReplyFault(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a node's reply says, none of it proven.
+    """The claims of a node's reply.
 
     Attributes:
         client_ids: of the clients whose part of it is well-formed.
@@ -38,12 +38,12 @@ class Said(NamedTuple):
 
 
 class Hearing(NamedTuple):
-    """What becomes of the clients that were asked: each is in exactly one of the first three.
+    """The outcome for the clients that were asked: each is in exactly one of the first three.
 
     Attributes:
         heard: for each node, positions in its reply, ascending, and ids of the clients there.
         rejections: clients whose part is at fault.
-        silent: clients of which there is no part.
+        silent: clients that were asked and did not reply.
         ignored: what else nodes said, without effect: at most one entry for each.
     """
 
@@ -68,14 +68,14 @@ class Roster(ABC):
 
     @abstractmethod
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """Take note of the nodes that are connected, before some of them are asked.
+        """Update the connected nodes, before some of them are asked.
 
         Returns:
             The clients that each can be asked for.
         """
 
     def ask(self, asked: Mapping[int, Sequence[int]]) -> None:
-        """Take note of whom the next replies are expected from."""
+        """Set the nodes and clients whose replies are expected next."""
         self.asked = {node: list(asked[node]) for node in sorted(asked)}
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Roster(ABC):
         """Attribute what some of the asked nodes said."""
 
     def settle(self, accepted: Iterable[int], quarantined: Iterable[Rejection]) -> list[Rejection]:
-        """Learn how the uploads of the clients that were heard last fared when their values were looked at.
+        """Record which of the clients that were heard last were accepted once their values were checked.
 
         Returns:
             The quarantined clients by the ids that they are known by for certain.
@@ -145,7 +145,7 @@ class CohortRoster(Roster):
 
 
 class NodeRoster(Roster):
-    """Every node is one client, known by its node id; what it calls itself is not looked at."""
+    """Every node is one client, known by its node id; ids that it claims are ignored."""
 
     @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
@@ -180,20 +180,20 @@ class NodeRoster(Roster):
         return None
 
     def _names(self, claims: Mapping[int, int]) -> tuple[dict[int, int], list[Ignored]]:
-        """The ids of this round's nodes, given what they claim to be, and which claims are of no effect."""
+        """The ids of this round's nodes, given their claims, and the claims that have no effect."""
         return {node: node for node in claims}, []
 
 
 class ClaimRoster(NodeRoster):
     """Every node is one client, known by the id that it claims, or by its node id if it claims none.
 
-    A claim takes nothing from anybody, since nobody can tell whose it is: it counts only if the id is
-    nobody's, no node's, and no other node claims it in this round; else the node is known by its node
-    id. With its first upload that is accepted the id is the node's own, as long as it is connected.
+    A claim proves nothing, so it takes nothing from others: it counts only if the id belongs to no client, is
+    no node's id, and is claimed by no other node in this round; else the node is known by its node id. With
+    its first accepted upload the id becomes the node's own, as long as it is connected.
     """
 
     def __init__(self) -> None:
-        """Start with nobody."""
+        """Start without nodes."""
         super().__init__()
         self._bound: dict[int, int] = {}
         self._owner: dict[int, int] = {}
@@ -265,7 +265,7 @@ def assign_clients(num_clients: int, nodes: Sequence[int]) -> dict[int, list[int
 
 
 def _excess(said: Said, own: set[int]) -> str:
-    """What a reply says beyond one thing about each of the clients in `own`; empty if nothing."""
+    """What a reply has beyond one part for each client in `own`; empty if nothing."""
     named = [*said.client_ids, *(client for client, _ in said.faults if client is not None)]
     foreign = [client for client in named if client not in own]
     excess = []
