@@ -432,7 +432,7 @@ class Moments(UploadKind):
             int(own.widths[touched].sum()),
             own,
             [client._replace(rows=places[client.rows]) for client in good.values()],
-            np.array([buffers - client.buffers for client in good.values()]).reshape(len(good), -1),
+            np.array([buffers - client.buffers for client in good.values()]).reshape(len(good), len(buffers)),
             nothing,
             units,
             ends_of(sizes[touched]),
