@@ -31,8 +31,8 @@ def fit_one(
 ) -> RecordDict:
     """Train one client and answer as any Flower client would.
 
-    What the client returned is passed on as it is: judging it is the server's business. It is named
-    `client_id`, the id by which the server asked for it, unless it names itself.
+    What the client returned is passed on unchecked: the server checks it. The reply names `client_id`, the id
+    by which the server asked for the client, unless the client names itself.
     """
     arrays, num_examples, metrics = _fit(client, parameters, config)
     layout = Layout.of(dict(zip(names, parameters, strict=True)))
@@ -123,9 +123,9 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _own_fault(error: BaseException) -> str:
-    """What to say of a client that raised, even SystemExit; the user's Ctrl-C is no client's fault.
+    """The reason for a client that raised, even SystemExit; the user's Ctrl-C is re-raised.
 
-    That one is raised in the main thread; what a client raises in another thread is its own.
+    Ctrl-C is raised in the main thread; what a client raises in another thread is its own.
     """
     if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         raise error

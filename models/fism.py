@@ -1,4 +1,4 @@
-"""FISM: a user is the mean of the items that it has dealt with."""
+"""FISM: a user is represented by the mean of the items that it interacted with."""
 
 import numpy as np
 import torch

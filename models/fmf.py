@@ -60,7 +60,7 @@ class FMF(StatelessRecommender):
         return torch.stack(vectors)
 
     def gradients(self, users: UserItems, reg: float) -> ItemGradients:
-        """See `StatelessRecommender`; by the item vectors, the users' being held."""
+        """Each user's gradient by the item vectors; the user's own vector is held constant."""
         q, user, per = self.q.detach(), users.users, users.per_item
         num_users = len(users.splits) - 1
         vectors = self.users(users.splits, users.items)

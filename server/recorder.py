@@ -1,4 +1,4 @@
-"""The folder a run leaves behind, and how an interrupted run finds its way back."""
+"""The folder of a run: its configuration, records, checkpoints and results."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A-RFRS and its siblings: a rule chooses clients by the gradients that optimizers' moments give away."""
+"""A-RFRS and its siblings: a rule selects clients by gradients recovered from their optimizer's moments."""
 
 import inspect as signatures
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ class MomentsStrategy(RobustStrategy):
             filter: the rule: its name, a strategy, or a plain function as `multi_krum`; None keeps all.
                 Rules that select (Multi-Krum, MDA, DnC, ...) name the clients to keep; rules that only
                 weight (the geometric median) give the weights of the averages.
-            inspect: what the rule looks at: recovered "gradients", or the "parameters" as uploaded.
+            inspect: what the rule sees: recovered "gradients", or the "parameters" as uploaded.
             tolerance: of the update rule; see `Optimizer.obeyed`.
             options: see `RobustStrategy`. `upload` and `server_lr` keep their defaults: clients upload
                 models, and the step is the clients'.
@@ -63,7 +63,7 @@ class MomentsStrategy(RobustStrategy):
         self.filter = make_filter(filter, num_byzantine)
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
-        """Apply the filter to what is inspected.
+        """Apply the rule to the gradients or parameters.
 
         Raises:
             ValueError: the filter neither selects nor weights clients.
@@ -105,7 +105,7 @@ class _Plain(RobustStrategy):
 
 
 def make_filter(rule: Filter, num_byzantine: NumByzantine) -> RobustStrategy | None:
-    """Make a strategy of a rule, told of f if it asks for it; "rfa" is eight steps of the geometric median.
+    """Make a strategy of a rule, with f if it takes one; "rfa" is eight steps of the geometric median.
 
     Raises:
         ValueError: there is no rule of this name.
@@ -127,7 +127,7 @@ def make_filter(rule: Filter, num_byzantine: NumByzantine) -> RobustStrategy | N
 
 
 class ARFRS(MomentsStrategy):
-    """Filters on the gradients recovered from clients' Adam moments, then averages all of it (A-RFRS)."""
+    """Selects clients by gradients recovered from Adam moments, averages models and moments (A-RFRS)."""
 
     def __init__(
         self,

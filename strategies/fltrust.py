@@ -1,4 +1,4 @@
-"""FLTrust: uploads count as far as they agree with a gradient on the server's own data."""
+"""FLTrust: uploads are weighted by their agreement with a gradient on the server's own data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -52,7 +52,7 @@ class FLTrust(RobustStrategy):
 
         Args:
             root_upload: called once a round as ``root_upload(server_round, arrays)`` with the global model's
-                arrays, in order; returns what an honest client that holds the server's own, clean data
+                arrays, in order; returns what a benign client that holds the server's own, clean data
                 would upload: with ``upload="weights"`` the arrays of the model trained there.
             options: see `RobustStrategy`.
         """
@@ -61,7 +61,7 @@ class FLTrust(RobustStrategy):
         self._root_gradient: torch.Tensor | None = None
 
     def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """Begin a round, of which the root gradient is not known yet."""
+        """Begin a round; its root gradient is computed when it is needed."""
         self._root_gradient = None
         return super().set_global(server_round, arrays)
 

@@ -1,4 +1,4 @@
-"""LASA: sparsified uploads, filtered layer by layer."""
+"""LASA: sparsified uploads, averaged layer by layer over those that are ordinary there."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -66,7 +66,7 @@ def _ordinary(layer: Rows, lambda_n: float, lambda_d: float) -> torch.Tensor:
 def _within(values: torch.Tensor, width: float) -> torch.Tensor:
     """Boolean (n,): no farther from the median than `width` robust standard deviations; never all False."""
     deviations = (values - middle_value(values)).abs()
-    # The nearest one always passes, also in a narrow band.
+    # The nearest one always passes, however narrow the band.
     limit = torch.maximum(width * _MAD_TO_STD * middle_value(deviations), deviations.min())
     return deviations <= limit
 

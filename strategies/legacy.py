@@ -1,4 +1,4 @@
-"""Any of our strategies for projects on Flower's NumPyClient + ServerAppComponents API."""
+"""Adapter of any `RobustStrategy` to Flower's older NumPyClient + ServerAppComponents API."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -136,7 +136,7 @@ class LegacyStrategy(LegacyFedAvg):
         results: list[tuple[ClientProxy, EvaluateRes]],
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
-        """Average the losses of the clients whose status, size and loss are believable, and their metrics.
+        """Average losses and metrics of the clients whose status, size and loss are believable.
 
         A loss is believable if it is finite and at most `MAX_METRIC`. A user's function is given the
         metrics as `_averaged` says.

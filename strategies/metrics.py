@@ -1,4 +1,4 @@
-"""What clients report about themselves, averaged: none of it is trusted to be a number."""
+"""Averages of the clients' own metrics, of which nothing is trusted, not even to be a number."""
 
 import math
 from collections.abc import Callable, Collection, Sequence

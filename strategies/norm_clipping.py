@@ -1,4 +1,4 @@
-"""Norm clipping: no upload counts for more than a given length."""
+"""Norm clipping: every upload is scaled down to a given norm."""
 
 from typing import Unpack
 
@@ -35,7 +35,7 @@ class NormClipping(RobustStrategy):
         """Make the strategy.
 
         Args:
-            max_norm: M, positive; of the size of honest pseudo-gradients.
+            max_norm: M, positive; of the order of benign pseudo-gradients' norms.
             options: see `RobustStrategy`.
         """
         super().__init__(**options)

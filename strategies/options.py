@@ -15,7 +15,7 @@ Identity = Literal["claimed", "node"]
 
 
 class StrategyOptions(TypedDict, total=False):
-    """What they mean is told by `RobustStrategy`."""
+    """Options of every strategy; `RobustStrategy` documents them."""
 
     pre: Sequence[PreAggregation]
     server_lr: float

@@ -1,4 +1,4 @@
-"""What every aggregation rule returns, and how it says what it needs."""
+"""The result of a rule, and checks of its parameters and requirements."""
 
 import math
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ class AggregationResult:
     moves: torch.Tensor | None = None
 
     def for_clients(self, rows: Rows) -> "AggregationResult":
-        """Say `selected` and `weights` of the clients that the rows were made of.
+        """The result with `selected` and `weights` of the clients that the rows were made of.
 
-        A client's weight is what its upload got through all pre-aggregations (of a sparsified upload:
-        through what was left of it). It is selected if it entered a row that was.
+        A client's weight is that of its upload through all pre-aggregations (of a sparsified upload: of what
+        was left of it). It is selected if it entered a selected row.
         """
         selected = None if self.selected is None else rows.to_clients(self.selected.double()) > 0
         weights = None if self.weights is None else rows.to_clients(self.weights)
@@ -91,7 +91,7 @@ def average(
     weights: torch.Tensor | None = None,
     info: Mapping[str, float] | None = None,
 ) -> AggregationResult:
-    """The mean of the selected rows, the way rules that select end.
+    """The mean of the selected rows: the last step of rules that select.
 
     Args:
         rows: n rows.
@@ -106,7 +106,7 @@ def average(
 def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tensor:
     """Normalise sizes to shares that sum to 1, none above `cap` (or 1/n if that is larger).
 
-    What is cut off is spread over the others in proportion to their sizes.
+    The excess is distributed over the others in proportion to their sizes.
     """
     weights = num_examples.double() / num_examples.double().sum()
     if cap is None:

@@ -1,4 +1,4 @@
-"""Which nodes there are, and which clients are asked."""
+"""Waiting for nodes, and sampling clients."""
 
 import time
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from flwr.server import Grid
 def wait_for_nodes(grid: Grid, minimum: int, poll_seconds: float = 0.05, timeout: float = 300.0) -> list[int]:
     """Return the connected nodes' ids, ascending, once there are at least `minimum`.
 
-    Flower's engines register nodes while the server already runs: a fraction taken too early is a
-    fraction of the few that were there.
+    Flower's engines register nodes while the server already runs: a fraction taken too early would be a
+    fraction of the few that are connected.
 
     Raises:
         TimeoutError: fewer after `timeout` seconds.

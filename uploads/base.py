@@ -40,11 +40,11 @@ class Rejection(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """What a node said without any effect.
+    """Something a node sent that had no effect.
 
     Attributes:
         node: Flower node id.
-        reason: what it was, and why it was of no account.
+        reason: what it was, and why it had no effect.
     """
 
     node: int
@@ -94,12 +94,12 @@ class Upload(ABC):
 
 
 def is_client_id(value: object) -> bool:
-    """Whether a stranger's value can be a logical client id: an integer of 64 bits, not negative."""
+    """Whether an untrusted value can be a logical client id: a non-negative integer of 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
 
 
 def number(value: object) -> float:
-    """A stranger's value as a float: NaN if it is no number, infinite if it is too large for one."""
+    """An untrusted value as a float: NaN if it is no number, infinite if it is too large."""
     if not isinstance(value, int | float | np.integer | np.floating):
         return math.nan
     try:

@@ -161,7 +161,7 @@ class Dense(UploadKind):
         """What a client with this pseudo-gradient sends."""
 
     def names(self, layout: Layout) -> tuple[str, ...]:
-        """Those of the model."""
+        """Names of the model's arrays."""
         return layout.names
 
     def gather(self, clients: int, layout: Layout) -> Gathering:
@@ -210,7 +210,7 @@ class Dense(UploadKind):
         return DenseUpload(client_ids, num_examples, metrics, rows)
 
     def rows(self, uploads: Sequence[DenseUpload], sent: Broadcast, server_lr: float) -> DenseRound:
-        """Stack all of it in one matrix; what no rule can work with is left out."""
+        """Stack the uploads in one matrix; rows that are not finite or too long are quarantined."""
         layout, start = sent
         found = {client: (upload, i) for upload in uploads for i, client in enumerate(upload.client_ids)}
         order = sorted(found)
@@ -254,11 +254,11 @@ class Weights(Dense):
     learned: ClassVar[Literal["model", "gradient"]] = "model"
 
     def to_gradient(self, row: NDArray[Any], start: NDArray[Any]) -> None:
-        """W - w_i."""
+        """Subtract the uploaded model from the global one."""
         np.subtract(start, row, out=row)
 
     def from_gradient(self, gradient: NDArray[Any], start: NDArray[Any]) -> NDArray[Any]:
-        """W - g_i."""
+        """The global model minus the pseudo-gradient."""
         model: NDArray[Any] = start - gradient
         return model
 
@@ -270,7 +270,7 @@ class Gradients(Dense):
     learned: ClassVar[Literal["model", "gradient"]] = "gradient"
 
     def to_gradient(self, row: NDArray[Any], start: NDArray[Any]) -> None:
-        """Nothing to do."""
+        """The gradient is used as it is."""
 
     def from_gradient(self, gradient: NDArray[Any], start: NDArray[Any]) -> NDArray[Any]:
         """The gradient itself."""

@@ -1,4 +1,4 @@
-"""How a model's named arrays map to one row of the pseudo-gradient matrix."""
+"""The layout of a model's named arrays in one row of the pseudo-gradient matrix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

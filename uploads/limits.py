@@ -1,4 +1,4 @@
-"""What values rules can work with, and models can hold: uploads beyond that are quarantined by name."""
+"""Limits on values: what rules can compute with, and what a model's dtypes can hold."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def norms_of(rows: torch.Tensor) -> torch.Tensor:
 
 
 def fault(*sent: NDArray[Any]) -> str:
-    """What is wrong with values that were found to be not finite or too long."""
+    """The reason why values were quarantined: not finite, or too long."""
     return _TOO_LONG if all(np.isfinite(values).all() for values in sent) else _NOT_FINITE
 
 

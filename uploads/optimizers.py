@@ -1,4 +1,4 @@
-"""Optimizers whose moments the server keeps: one step, and what one step gives away.
+"""Optimizers whose moments the server keeps: the update step, and how to recover the gradient from it.
 
 Each is elementwise, in single float32 operations: whoever repeats a step gets the same bits.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+from typing_extensions import override
 
 OPTIMIZER = "optimizer"
 STEP = "optimizer-step"
@@ -136,22 +137,24 @@ class Adam(Optimizer):
         """eta_t."""
         return self.lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, m, v = before
         m = self.beta1 * m + (1 - self.beta1) * gradient
         v = self.beta2 * v + (1 - self.beta2) * (gradient * gradient)
         return torch.stack([theta - self.rate(t) * (m / (v + self.eps).sqrt()), m, v])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from m, equation 2."""
+        """Recovered from m (equation 2)."""
         gradient: torch.Tensor = (after[1] - self.beta1 * before[1]) / (1 - self.beta1)
         return gradient
 
+    @override
     def _obeyed(
         self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
     ) -> torch.Tensor:
-        """See `Optimizer`; v must follow from g, and theta from m and v."""
+        """Checks v against g, and theta against m and v."""
         theta, m, v = after
         change = (1 - self.beta2) * self.recover(before, after).square()
         step = self.rate(t) * m / (v + self.eps).sqrt()
@@ -174,21 +177,23 @@ class MomentumSGD(Optimizer):
     lr: float = 0.01
     momentum: float = 0.9
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, m = before
         m = self.momentum * m + gradient
         return torch.stack([theta - self.lr * m, m])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from m."""
+        """Recovered from m."""
         gradient: torch.Tensor = after[1] - self.momentum * before[1]
         return gradient
 
+    @override
     def _obeyed(
         self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
     ) -> torch.Tensor:
-        """See `Optimizer`; theta must follow from m."""
+        """Checks theta against m."""
         theta, m = after
         step = self.lr * m
         return _close(theta, before[0] - step, step, numbers, tolerance)
@@ -209,21 +214,23 @@ class AdaGrad(Optimizer):
     lr: float = 0.01
     eps: float = 1e-8
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, r = before
         r = r + gradient * gradient
         return torch.stack([theta - self.lr * (gradient / (r.sqrt() + self.eps)), r])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from theta, whose sign r has lost, and r, where it has more digits."""
+        """Recovered from theta, which has the sign, and from r, where it is more precise."""
         per_step = (after[1].sqrt() + self.eps) / self.lr
         return _sharpest((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0)
 
+    @override
     def _obeyed(
         self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
     ) -> torch.Tensor:
-        """See `Optimizer`; r must follow from g."""
+        """Checks r against g."""
         per_step = (after[1].sqrt() + self.eps) / self.lr
         g = (before[0] - after[0]) * per_step
         return _square_added(g, per_step, after, before[1], 1.0, tolerance, numbers)
@@ -247,21 +254,23 @@ class RMSProp(Optimizer):
     decay: float = 0.9
     eps: float = 1e-8
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, r = before
         r = self.decay * r + (1 - self.decay) * (gradient * gradient)
         return torch.stack([theta - self.lr * (gradient / (r + self.eps).sqrt()), r])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from theta, whose sign r has lost, and r, where it has more digits."""
+        """Recovered from theta, which has the sign, and from r, where it is more precise."""
         per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
         return _sharpest((before[0] - after[0]) * per_step, per_step, after, kept, 1 - self.decay)
 
+    @override
     def _obeyed(
         self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
     ) -> torch.Tensor:
-        """See `Optimizer`; r must follow from g."""
+        """Checks r against g."""
         per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
         g = (before[0] - after[0]) * per_step
         return _square_added(g, per_step, after, kept, 1 - self.decay, tolerance, numbers)

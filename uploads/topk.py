@@ -310,7 +310,7 @@ class TopK(UploadKind):
         return TopKUpload(client_ids, num_examples, metrics, packs, masks, values, buffers)
 
     def rows(self, uploads: Sequence[TopKUpload], sent: Broadcast, server_lr: float) -> TopKRound:
-        """Stack top-k uploads without copying their values; what no rule can work with is left out."""
+        """Stack top-k uploads without copying their values; rows not finite or too long are quarantined."""
         layout, start = sent
         joined = self.join(uploads, layout)
         order = sorted(range(len(joined)), key=joined.client_ids.__getitem__)
@@ -329,7 +329,7 @@ class TopK(UploadKind):
         return super().upload_bytes(layout) - spared + _PACK_BYTES * Packs(layout.d, self.pack_size).count
 
     def info(self, sent_bytes: int, clients: int, layout: Layout) -> dict[str, float]:
-        """How much less travels than of dense models."""
+        """The share of a dense model's bytes that was sent."""
         return {"bytes-to-dense": sent_bytes / (clients * layout.nbytes)} if clients else {}
 
     # -- what an adversary writes ----------------------------------------------------------------

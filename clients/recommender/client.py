@@ -96,8 +96,8 @@ def fit_users(
         server_round: from 1.
     """
     known = settings.feedback.train.num_users
-    honest = [user for user in users if user < known]
-    uploads = [_honest_upload(honest, settings, state, arrays)] if honest else []
+    benign = [user for user in users if user < known]
+    uploads = [_benign_upload(benign, settings, state, arrays)] if benign else []
     if settings.clip_upload or settings.laplace:
         uploads = [_private(upload, settings, server_round) for upload in uploads]
     made_up = [user for user in users if user >= known]
@@ -106,7 +106,7 @@ def fit_users(
     return join(uploads)
 
 
-def _honest_upload(
+def _benign_upload(
     users: list[int], settings: RecommenderSettings, state: RecordDict, arrays: list[NDArray[Any]]
 ) -> ItemUpload:
     profiles = _profiles(settings.dataset, settings.data, settings.seed, tuple(users))

@@ -23,7 +23,7 @@ Convention = Literal["standard", "spattack"]
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What a rule made of every item's rows.
+    """A rule's aggregates of all items.
 
     Attributes:
         gradients: (k, d) aggregates of the k items that received rows.
@@ -74,7 +74,7 @@ class ItemStrategy(RobustStrategy):
         """Aggregate every item's rows, all finite."""
 
     def remember_items(self, items: NDArray[np.int64], gradients: NDArray[np.float32]) -> None:
-        """Be told of the items that move this round, and of their aggregates; by default forgotten."""
+        """Called with the items that move this round and their aggregates, for rules with memory."""
 
     def apply(self, gradients: Any, weights: torch.Tensor) -> AggregationResult:
         """Apply the rule item by item, and its dense form to whatever else the model has.

@@ -10,7 +10,7 @@ from byzflower.strategies.geometric_median import TOLERANCE, check_options, geom
 from byzflower.strategies.items.base import ItemOptions, ItemResult, ItemStrategy
 from byzflower.strategies.result import AggregationResult
 
-# Enough for the farthest rows of four attackers among nine.
+# Enough to converge with four attackers among nine, however far away.
 _MOST_STEPS = 1000
 
 

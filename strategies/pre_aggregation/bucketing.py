@@ -14,10 +14,10 @@ from byzflower.strategies.result import NumByzantine, check
 
 @dataclass(frozen=True)
 class Bucketing(PreAggregation):
-    """Means of s uploads each, dealt at random every round: n becomes ceil(n/s).
+    """Means of s uploads each, assigned at random every round: n becomes ceil(n/s).
 
-    Karimireddy et al. (2022). The last bucket gets what is left over. A Byzantine upload spoils its whole
-    bucket, so f stays what it was while n shrinks.
+    Karimireddy et al. (2022). The last bucket gets the remainder. A Byzantine upload spoils its whole bucket,
+    so f stays the same while n shrinks.
 
     Attributes:
         s: uploads in a bucket, at least 1.

@@ -39,8 +39,8 @@ class Sparsify(PreAggregation):
 class MaskedRows(Rows):
     """Rows of which only some entries are seen, the rest being zero.
 
-    What is kept is a bit per entry: a threshold alone would not do, as mixtures are rounded in another
-    way in blocks of another width.
+    What is kept is stored as one bit per entry: a threshold would not do, since mixtures are rounded
+    differently in blocks of other widths.
     """
 
     def __init__(self, base: Rows, bits: torch.Tensor, first: int = 0) -> None:
@@ -48,7 +48,7 @@ class MaskedRows(Rows):
 
         Args:
             base: n rows.
-            bits: uint8 (n, b), the entries to keep, eight in a byte, the first in its highest bit.
+            bits: uint8 (n, b), which entries to keep, eight to a byte, the first in its highest bit.
             first: the bit of the first column.
         """
         self._base, self._bits, self._first = base, bits, first
@@ -109,14 +109,14 @@ def _packed(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _unpacked(held: torch.Tensor) -> torch.Tensor:
-    """What (n, b) bytes were packed of, boolean (n, 8 b)."""
+    """Inverse of `_packed`, for rows of bytes: (n, b) -> boolean (n, 8 b)."""
     if not held.is_cuda:
         return torch.from_numpy(np.unpackbits(held.numpy(), axis=1).view(np.bool_))
     return ((held[:, :, None] >> _SHIFTS.to(held.device)) & 1 > 0).flatten(1)
 
 
 def _largest(sizes: torch.Tensor, k: int) -> torch.Tensor:
-    """Boolean (d,) mask of the k largest sizes, of equal ones the first."""
+    """Boolean (d,) mask of the k largest sizes; ties go to the lower index."""
     threshold = _ascending(sizes, len(sizes) - k)
     mask = sizes > threshold
     ties = (sizes == threshold).nonzero().squeeze(1)
