@@ -43,8 +43,8 @@ class ServerScoredFederation(Federation):
             mask_attack=masks,
             byzantine=config.byzantine_ids(),
             seed=config.seed,
-            diagnostics=config.diagnostics and not self.robust.upload.measures_itself,
-            embed_rounds=() if self.robust.upload.measures_itself else config.embed_rounds,
+            diagnostics=config.diagnostics,
+            embed_rounds=config.embed_rounds,
             assumed=config.byzantine / config.clients,
         )
 

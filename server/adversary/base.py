@@ -87,7 +87,7 @@ class Adversary(Strategy):
             seed: of the attack's randomness.
             diagnostics: measure how the attack lies among the benign updates (`diagnose`), every round,
                 into `info`, and of sparse uploads how similar they are, into `similarity`. It takes some
-                passes over all uploads.
+                passes over all uploads. Not of kinds of uploads that measure themselves.
             embed_rounds: rounds in which to lay the benign updates out in the plane (`embed`), into
                 `embedding`.
             assumed: f/n, below 1/2, of which the skewed majority is named in rounds without Byzantine
@@ -167,7 +167,7 @@ class Adversary(Strategy):
         result: tuple[ArrayRecord | None, MetricRecord | None] = self.strategy.aggregate_train(
             server_round, replies
         )
-        if self.diagnostics or server_round in self.embed_rounds:
+        if (self.diagnostics or server_round in self.embed_rounds) and not self.kind.measures_itself:
             started = time.perf_counter()
             self._observe(server_round, replies, result[0])
             self.seconds["diagnostics"] = time.perf_counter() - started
@@ -311,7 +311,7 @@ class Adversary(Strategy):
         size = majority_size(len(benign), n, f) if n > 2 * f else 0
         if self.diagnostics and len(benign) > 0:
             aggregate = None
-            if arrays is not None and not self.kind.measures_itself:
+            if arrays is not None:
                 new = self.sent.layout.joined([array_view(array) for array in arrays.values()])
                 aggregate = self._step_to(new)
             self.info = diagnose(benign, byzantine, self._previous, aggregate, size)

@@ -1,6 +1,8 @@
 """What attacks that train in a classifier's client get to see, and that what they return is what is sent."""
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from byzflower.uploads import Layout
 from byzflower.uploads.moments import Moments
 from byzflower.uploads.optimizers import Adam
 
+DOCS = Path(__file__).parents[2] / "docs"
 WAYS = {
     "sgd": {},
     "momentum and decay": {"momentum": 0.9, "weight_decay": 0.01},
@@ -246,3 +249,14 @@ def test_neurotoxin_moves_only_what_two_broadcasts_say():
     most = np.argsort(-np.abs(change))[: int(np.ceil(0.3 * layout.d))]
     assert not moved[most].any()
     assert moved.sum() > 0.5 * layout.d
+
+
+def test_the_example_of_the_documentation_trains():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "attacks.md").read_text(), re.DOTALL)
+    names = {"__name__": "example"}
+    exec(example, names)
+    attack, model = names["LazyAscent"](), start_model()
+    for server_round, benign in ((1, True), (2, False)):
+        ours, _, _ = fit(ByzantineClient(0, settings(), attack), model, server_round)
+        theirs, _, _ = fit(BenignClient(0, settings()), model, server_round)
+        assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-6) is benign

@@ -5,7 +5,7 @@ import pytest
 
 from byzflower.attacks import ATTACKS, Camouflage, DataAttack
 from byzflower.attacks.items import ITEM_ATTACKS
-from byzflower.server.config.classification import ConfigError
+from byzflower.server.config.checks import ConfigError
 from byzflower.server.config.tasks import make_config
 from byzflower.server.engines.simulation import simulate
 

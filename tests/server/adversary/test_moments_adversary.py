@@ -96,15 +96,15 @@ def test_an_interrupted_run_goes_on_with_the_last_gradient(tmp_path):
     assert federation(config("parts"), 2).run(InlineGrid(app, 2)).result == whole
 
 
-@pytest.mark.parametrize("diagnostics", [False, True])
-def test_moments_have_an_account_of_their_own(diagnostics, tmp_path):
-    options = {**COMMON, **CNN, "attack": "alie", "diagnostics": diagnostics, "out": str(tmp_path)}
-    run = federation(RunConfig.make({**options, "embed_rounds": "2"}), 2)
-    assert not run.strategy.diagnostics
-    grid = InlineGrid(app, 2)
-    run.run(grid)
+def test_moments_have_an_account_of_their_own(tmp_path):
+    options = {**COMMON, **CNN, "attack": "alie", "diagnostics": True, "embed_rounds": "2"}
+    run = federation(RunConfig.make({**options, "out": str(tmp_path)}), 2)
+    records, grid = [], InlineGrid(app, 2)
+    run.run(grid, records.append)
     grid.close()
     assert run.strategy.info == run.strategy.embedding == {}
+    assert all(record["diagnostics"] for record in records[1:])
+    assert records[2]["planes"]["byzantine"] == [0, 1]
 
 
 def test_whoever_is_overwritten_leaves_batch_norm_as_it_came():
@@ -120,10 +120,13 @@ def test_whoever_is_overwritten_leaves_batch_norm_as_it_came():
     assert before[layout.d :].any()
 
 
-def test_whoever_wraps_a_strategy_may_still_measure(tmp_path):
-    run = federation(RunConfig.make({**COMMON, **CNN, "attack": "none", "out": str(tmp_path)}), 2)
-    run.strategy = Adversary(run.robust, IPM(), 2, diagnostics=True)
-    grid = InlineGrid(app, 2)
-    run.run(grid)
+def test_a_round_in_which_nobody_obeys_the_rule_is_skipped(tmp_path):
+    options = {**COMMON, **CNN, "attack": "nan", "rounds": 1, "fraction_train": 0.1, "byzantine": 7}
+    options |= {"strategy_options": "filter=none", "out": str(tmp_path)}
+    config = RunConfig.make(options)
+    assert config.clients_per_round == 1
+    records, grid = [], InlineGrid(app, 1)
+    federation(config, 1).run(grid, records.append)
     grid.close()
-    assert run.strategy.info
+    assert len(records[-1]["quarantined"]) == 1  # the one that was asked is an attacker
+    assert records[-1]["skipped"] == "no usable upload arrived"
