@@ -201,12 +201,13 @@ class Moments(UploadKind):
         def judge(one: slice) -> tuple[Touched, str | None]:
             upload, i = found[order[one.start]]
             client = own.without_untouched(upload.client(i), nothing)
+            misfit = own.misfit(client)
             with np.errstate(over="ignore", invalid="ignore"):
                 step = buffers - client.buffers
             client = client._replace(buffers=step)  # no view that would keep a whole row
             if not np.isfinite(client.buffers).all():
                 return client, "NaN or Inf in the buffers"
-            return client, self._fault(client, own, before, t)
+            return client, misfit or self._fault(client, own, before, t)
 
         judged = dict(zip(order, map_blocks(judge, len(order), 1), strict=True))
         good = {c: client for c, (client, fault) in judged.items() if fault is None}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from byzflower.numerics.threads import map_blocks
 from byzflower.uploads.layout import Layout
+from byzflower.uploads.limits import held, narrow_arrays
 
 T = TypeVar("T")
 Units = slice | torch.Tensor
@@ -130,6 +131,20 @@ class MomentsLayout:
     def _parameter_dtypes(self) -> list[np.dtype[Any]]:
         dtypes = dict(zip(self.model.names, self.model.dtypes, strict=True))
         return [dtypes[name] for name, _, _ in self.model.parameters]
+
+    def misfit(self, client: Touched) -> str | None:
+        """Why the model's own dtypes cannot hold what a client sent (buffers as values, not steps), or None."""
+        ends = np.concatenate([[0], np.cumsum(self.widths[client.rows])])
+        for name, dtype, columns in narrow_arrays(self.model):
+            if columns.start >= self.model.d:
+                values = client.buffers[columns.start - self.model.d : columns.stop - self.model.d]
+            else:
+                rows = np.searchsorted(self.starts, [columns.start, columns.stop])
+                first, last = ends[np.searchsorted(client.rows, rows)]
+                values = client.values[:, first:last]
+            if not held(values, dtype).all():
+                return f"values of array {name!r} that {dtype} cannot hold"
+        return None
 
     @property
     def depth(self) -> int:

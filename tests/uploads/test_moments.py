@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from byzflower.uploads import Layout, Rejected
 from byzflower.uploads.moments import Moments
-from byzflower.uploads.moments_layout import MomentsLayout, blocks, moments_layout
+from byzflower.uploads.moments_layout import MomentsLayout, Touched, blocks, moments_layout
 from byzflower.uploads.moments_upload import COMPACT
 from byzflower.uploads.optimizers import Adam
 
@@ -199,3 +199,31 @@ def test_honest_arrays_of_that_form_are_not_and_clients_may_touch_nothing():
     full = layout_of("tables").full
     assert parse(nothing, layout_of("tables"), [0, 1], cohort=True).client_bytes(full) == [16, 16]
     assert tuple(compact_arrays()) == COMPACT
+
+
+@pytest.mark.parametrize("array", ["w", "b"])
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_a_value_that_the_models_own_dtype_cannot_hold_is_named(array, slot):
+    model = Layout.of(
+        {"w": np.zeros((4, 3), np.float32), "v": np.zeros(2, np.float64), "b": np.zeros(4, np.float32)}
+    )
+    layout = MomentsLayout(model, SLOTS)
+    rows = np.arange(1, layout.num_rows, dtype=np.int32)
+    values = np.full((3, layout.widths[rows].sum()), 1e300)  # float64, as compact uploads of such models are
+    column = {"w": 4, "b": -1}[array]
+    wide = slice(9, 11)  # of v
+    values[:, : wide.start] = values[:, wide.stop :] = 1.0
+    client = Touched(rows, values, np.empty(0))
+    assert layout.misfit(client) is None
+    values[slot, column] = 1e39
+    assert layout.misfit(client) == f"values of array {array!r} that float32 cannot hold"
+    assert layout.misfit(Touched(rows[:0], values[:, :0], np.empty(0))) is None
+
+
+def test_a_buffer_that_its_own_dtype_cannot_hold_is_named():
+    model = Layout.of({"v": np.zeros(2, np.float64), "bn.running_mean": np.zeros(3, np.float32)})
+    layout = MomentsLayout(model, SLOTS)
+    nothing, none = np.empty(0, np.int32), np.empty((3, 0))
+    assert layout.misfit(Touched(nothing, none, np.full(3, 1e38))) is None
+    fault = layout.misfit(Touched(nothing, none, np.array([0, 1e39, 0])))
+    assert fault == "values of array 'bn.running_mean' that float32 cannot hold"
