@@ -133,7 +133,7 @@ class MomentsLayout:
         return [dtypes[name] for name, _, _ in self.model.parameters]
 
     def misfit(self, client: Touched) -> str | None:
-        """Why the model's own dtypes cannot hold what a client sent (buffers as values, not steps), or None."""
+        """Why the model's own dtypes cannot hold what a client sent, or None; buffers are values here."""
         ends = np.concatenate([[0], np.cumsum(self.widths[client.rows])])
         for name, dtype, columns in narrow_arrays(self.model):
             if columns.start >= self.model.d:
