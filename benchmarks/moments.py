@@ -10,7 +10,7 @@ import torch
 
 from byzflower.clients.recommender.moments import divided_feedback, train_users
 from byzflower.clients.settings import ClientSettings
-from byzflower.models.recommenders import build_stateless
+from byzflower.models.build import build_stateless
 from byzflower.strategies import ARFRS
 from byzflower.uploads import Layout
 from byzflower.uploads.moments import MomentsUpload

@@ -332,7 +332,7 @@ def test_what_cannot_see_contributors_says_so():
 
 @pytest.mark.parametrize("cores", [1, 2])
 def test_same_bits_on_any_number_of_cores(cores, monkeypatch):
-    from byzflower import threads
+    from byzflower.numerics import threads
 
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(6, 300_000)).astype(np.float32))
