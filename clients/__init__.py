@@ -1,4 +1,4 @@
-"""NumPyClients, honest and Byzantine, alone or in cohorts, and the ClientApp that runs them."""
+"""NumPyClients, benign and Byzantine, alone or in cohorts, and the ClientApp that runs them."""
 
 from typing import TYPE_CHECKING
 

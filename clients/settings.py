@@ -105,7 +105,8 @@ class ClientSettings(RunSettings):
         "first", description="which are Byzantine: the first ids, or a seeded random set"
     )
     mask_attack: str = Field(
-        "none", description="topk: how Byzantine clients choose packs (see --list), or none for honestly"
+        "none",
+        description="topk: how Byzantine clients choose packs (see --list), or none for as benign ones do",
     )
     mask_attack_options: dict[str, OptionValue] = Field({}, description="the mask attack's parameters")
     partition: Literal["iid", "dirichlet", "shards", "natural"] = Field(
@@ -174,6 +175,6 @@ class ClientSettings(RunSettings):
         return MASK_ATTACKS[self.mask_attack](**self.mask_attack_options)  # type: ignore[arg-type]
 
     def attacked(self, server_round: int) -> bool:
-        """Whether the Byzantine clients do anything in a round that honest ones would not."""
+        """Whether the Byzantine clients do anything in a round that benign ones would not."""
         attacks = (self.make_attack(), self.make_mask_attack())
         return any(attack is not None and attack.active(server_round) for attack in attacks)

@@ -83,7 +83,9 @@ class Registry(Mapping[str, T]):
         return f"Registry({self.kind}: {', '.join(self)})"
 
     def register(self, name: str, thing: T, *, replace: bool = False) -> None:
-        """Add something under a name, in this process; twice the same is no mistake.
+        """Add something under a name, in this process.
+
+        What has the same module and name as before takes its place, as where a notebook's cell runs again.
 
         Args:
             name: lower-case letters, digits, ``-`` and ``_``.

@@ -192,8 +192,8 @@ class RunConfig(ClientSettings, CommonConfig):
     def _strata(self) -> list[frozenset[int]]:
         """The groups of clients that are sampled in proportion."""
         byzantine = self.byzantine_ids()
-        honest = frozenset(range(self.clients)) - byzantine
-        return [byzantine, honest] if self.balanced_sampling and byzantine else []
+        benign = frozenset(range(self.clients)) - byzantine
+        return [byzantine, benign] if self.balanced_sampling and byzantine else []
 
     def server_lr_in(self, server_round: int) -> float:
         """The server's step size in a round: decayed after each of `lr_decay_rounds`."""

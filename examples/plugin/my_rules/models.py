@@ -21,4 +21,5 @@ class Linear(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (b, num_classes) of images (b, *input_shape)."""
-        return self.layer(images.flatten(1))
+        logits: torch.Tensor = self.layer(images.flatten(1))
+        return logits
