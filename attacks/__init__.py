@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Knowledge,
         LocalAttack,
         LocalView,
+        Need,
         TensorColumns,
     )
     from byzflower.attacks.bit_flip import BitFlip, bit_flip
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from byzflower.attacks.mimic import Mimic, follow_drift
     from byzflower.attacks.min_max import MinMax, min_max
     from byzflower.attacks.min_sum import MinSum, min_sum
+    from byzflower.attacks.neurotoxin import Neurotoxin, least_moved
     from byzflower.attacks.non_finite import Inf, NaN
     from byzflower.attacks.optimal_alie import OptimalALIE
     from byzflower.attacks.optimal_ipm import OptimalIPM
+    from byzflower.attacks.pgd import PGD, into_ball
     from byzflower.attacks.rop import ROP, perturbation
     from byzflower.attacks.rop_sparse import ROPSparse, sensitive_columns
     from byzflower.attacks.scaling import Scaling, scale, scale_parameters
     from byzflower.attacks.strike import STRIKE, gradient_skew, majority_size, skewed_majority, strike
+    from byzflower.attacks.training import Batch, Fit, TrainingAttack, TrainingView
 
 export_lazily(__name__)
 
@@ -64,8 +68,10 @@ ATTACKS: Registry[type["Attack"]] = Registry(
         "minmax": "byzflower.attacks.min_max:MinMax",
         "minsum": "byzflower.attacks.min_sum:MinSum",
         "nan": "byzflower.attacks.non_finite:NaN",
+        "neurotoxin": "byzflower.attacks.neurotoxin:Neurotoxin",
         "optimalalie": "byzflower.attacks.optimal_alie:OptimalALIE",
         "optimalipm": "byzflower.attacks.optimal_ipm:OptimalIPM",
+        "pgd": "byzflower.attacks.pgd:PGD",
         "rop": "byzflower.attacks.rop:ROP",
         "ropsparse": "byzflower.attacks.rop_sparse:ROPSparse",
         "scaling": "byzflower.attacks.scaling:Scaling",
@@ -90,11 +96,13 @@ __all__ = [
     "ATTACKS",
     "IPM",
     "MASK_ATTACKS",
+    "PGD",
     "ROP",
     "STRIKE",
     "AdditiveNoise",
     "Attack",
     "AttackView",
+    "Batch",
     "BitFlip",
     "Camouflage",
     "CollusiveAttack",
@@ -102,6 +110,7 @@ __all__ = [
     "FangKrum",
     "FangScale",
     "FangTrimmedMean",
+    "Fit",
     "Gaussian",
     "GaussianNoise",
     "GradientAscent",
@@ -117,12 +126,16 @@ __all__ = [
     "MinMax",
     "MinSum",
     "NaN",
+    "Need",
+    "Neurotoxin",
     "OptimalALIE",
     "OptimalIPM",
     "PackView",
     "ROPSparse",
     "Scaling",
     "TensorColumns",
+    "TrainingAttack",
+    "TrainingView",
     "add_noise",
     "alie",
     "bit_flip",
@@ -133,8 +146,10 @@ __all__ = [
     "follow_drift",
     "gradient_skew",
     "head_packs",
+    "into_ball",
     "ipm",
     "largest_hidden_z",
+    "least_moved",
     "majority_size",
     "mean_sign_cosine",
     "min_max",

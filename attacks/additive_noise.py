@@ -1,4 +1,4 @@
-"""Additive noise: a disturbed copy of the honest model."""
+"""Additive noise: a disturbed copy of the benign model."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ def add_noise(gradient: torch.Tensor, std: float, generator: torch.Generator) ->
 
 @dataclass(frozen=True, kw_only=True)
 class AdditiveNoise(LocalAttack):
-    """Byzantine clients add Gaussian noise to their own honest model.
+    """Byzantine clients add Gaussian noise to the model that they trained.
 
     A baseline of the A-RFRS paper, which gives no size.
 

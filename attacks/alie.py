@@ -1,4 +1,4 @@
-"""A Little Is Enough: hide within the spread of the benign updates."""
+"""A Little Is Enough: hide within the standard deviation of the benign updates."""
 
 import math
 from dataclasses import dataclass
@@ -40,13 +40,13 @@ def largest_hidden_z(num_clients: int, num_byzantine: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ALIE(CollusiveAttack):
-    """Byzantine clients upload mu - z sigma, just inside the benign spread (also known as LIE).
+    """Byzantine clients upload mu - z sigma, within the benign updates' deviations (also known as LIE).
 
     Attributes:
         z: standard deviations from the mean; None for the formula of `largest_hidden_z`. The papers
             use 1.5 (STRIKE), 0.1 (Spattack) and the formula (ROP).
         sign: -1 or +1.
-        alternate: turn the sign around in every other round, so that nothing adds up over time (ROP,
+        alternate: flip the sign in every other round, so that nothing accumulates over time (ROP,
             equation 19: the attack that it shows to be harmless).
     """
 

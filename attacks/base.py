@@ -13,29 +13,36 @@ class Knowledge(StrEnum):
     """What the attacker sees; it decides where the attack can run."""
 
     DATA = "data"
-    """Its own data, which it poisons before training honestly: in the Byzantine client."""
+    """Its own data, which it poisons before training on it: in the Byzantine client."""
     LOCAL = "local"
-    """Its own honest update: in the Byzantine client."""
+    """Its own benign update, or all of its own training: in the Byzantine client."""
     COLLUDING = "colluding"
-    """The honest updates of all Byzantine clients: in the adversary."""
+    """The benign updates of all Byzantine clients: in the adversary."""
     OMNISCIENT = "omniscient"
     """Every benign update and all former broadcasts: in the adversary."""
 
 
+class Need(StrEnum):
+    """What an attack needs that not every run has, in the words in which a run without it is refused."""
+
+    LABELS = "a data set with labels"
+    ADAM = "a strategy that keeps Adam's moments, as arfrs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """An attack's parameters. Outside of its window the Byzantine clients behave honestly.
+    """An attack's parameters. Outside of its window the Byzantine clients behave like benign ones.
 
     Attributes:
         start_round: first round of the attack, from 1.
         stop_round: last round of the attack; None for no end.
-        needs_moments: whether it works only where the server sends an optimizer's moments.
+        needs: what it cannot be carried out without.
     """
 
     start_round: int = 1
     stop_round: int | None = None
 
-    needs_moments: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         """Check the window.
@@ -59,6 +66,7 @@ class DataAttack(Attack):
     """Poisons the training data of a Byzantine client."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.DATA
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LABELS})
 
     @abstractmethod
     def poison(
@@ -86,7 +94,7 @@ class LocalView:
     """What a Byzantine client has at hand in one round.
 
     Attributes:
-        gradient: (d,) its own honest pseudo-gradient (or gradient, or momentum: what it would upload).
+        gradient: (d,) its own benign pseudo-gradient (or gradient, or momentum: what it would upload).
         model: (d,) the global model that it was sent.
         tensors: the model's tensors, together all d columns.
         generator: the client's own randomness.
@@ -102,7 +110,7 @@ class LocalView:
 
 
 class LocalAttack(Attack):
-    """Replaces a Byzantine client's own honest update."""
+    """Replaces a Byzantine client's own benign update."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.LOCAL
 
@@ -117,7 +125,7 @@ class AttackView:
 
     Attributes:
         benign: (m, d) updates that the attack may know: all benign ones (OMNISCIENT) or the
-            Byzantine clients' own honest ones (COLLUDING).
+            Byzantine clients' own benign ones (COLLUDING).
         num_byzantine: f, how many uploads to make.
         num_clients: n, uploads in this round in all.
         previous_aggregate: (d,) what the server applied last round, as two broadcasts reveal it;
@@ -148,7 +156,7 @@ class CollusiveAttack(Attack):
     """Computes all Byzantine uploads together, from benign updates.
 
     Attributes:
-        knowledge: OMNISCIENT, or COLLUDING to feed the attack with the attackers' own honest updates
+        knowledge: OMNISCIENT, or COLLUDING to feed the attack with the attackers' own benign updates
             as its estimate of the benign ones.
     """
 

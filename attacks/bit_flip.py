@@ -1,4 +1,4 @@
-"""Bit flipping (sign flipping): upload the opposite of the honest update."""
+"""Bit flipping (sign flipping): upload the opposite of the benign update."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ def bit_flip(gradient: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class BitFlip(LocalAttack):
-    """Byzantine clients upload the negative of their own honest update."""
+    """Byzantine clients upload the negative of the update that they would have sent."""
 
     def corrupt(self, view: LocalView) -> torch.Tensor:
         """Apply `bit_flip`."""

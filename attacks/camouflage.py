@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from byzflower.attacks.base import LocalAttack, LocalView
+from byzflower.attacks.base import LocalAttack, LocalView, Need
 
 # How exactly a camouflaged coordinate must repeat the benign step, relative to it.
 _SAME_STEP = 1e-6
@@ -61,7 +61,7 @@ class Camouflage(LocalAttack):
     beta2: float = 0.999
     eps: float = 1e-8
 
-    needs_moments: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.ADAM})
 
     def __post_init__(self) -> None:
         """Check the parameters.

@@ -14,11 +14,11 @@ _HALVINGS = 60
 def fang_krum(benign: torch.Tensor, num_byzantine: int) -> torch.Tensor:
     """Return -lambda sign(mu), lambda halved from its bound until Krum picks it (Fang et al., 2020).
 
-    Krum is played on distances that follow from the benign rows' inner products, so that a try costs
-    nothing in d. It works on n = m + f uploads, of which the attackers' are equal. The attack is about
-    the global model, i.e. about pseudo-gradient 0. Where n <= 2f + 2, i.e. where Krum is not defined,
-    it is played with at least one neighbour. A tie counts as a failure, for Krum would take the lower
-    index. If lambda gets nowhere, its last and tiny value is used.
+    Krum is simulated on distances computed from the benign rows' inner products, so that the cost of a trial
+    does not depend on d. It sees n = m + f uploads, of which the attackers' are equal. The attack is
+    relative to the global model, i.e. to pseudo-gradient 0. Where n <= 2f + 2, i.e. where Krum is undefined,
+    it is simulated with at least one neighbour. A tie counts as a failure, since Krum takes the lower
+    index. If no lambda succeeds, the last and smallest is used.
 
     Args:
         benign: (m, d) benign pseudo-gradients.

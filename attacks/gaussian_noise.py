@@ -31,7 +31,7 @@ def random_model(model: torch.Tensor, tensors: Sequence[slice], generator: torch
 class GaussianNoise(LocalAttack):
     """Byzantine clients upload a random model with the mean and variance of their own local one.
 
-    The local model is the global one minus the honest update, also where clients upload gradients.
+    The local model is the global one minus the benign update, also where clients upload gradients.
 
     Attributes:
         scope: "tensor" for the moments of each of the model's tensors, "model" for those of all

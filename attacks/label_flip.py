@@ -14,7 +14,7 @@ def flip_labels(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelFlip(DataAttack):
-    """Byzantine clients train honestly on labels L - 1 - y."""
+    """Byzantine clients train on labels L - 1 - y."""
 
     def poison(
         self, features: torch.Tensor, labels: torch.Tensor, num_classes: int

@@ -1,4 +1,4 @@
-"""The strength of an attack that does the most harm to the server's own rule."""
+"""Search for the strength of an attack that harms the server's own rule most."""
 
 import math
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def most_harmful(
     if rule is None:
         raise ValueError(
             "the optimal attacks try the server's own rule: they need knowledge=omniscient "
-            "and a strategy of byzflower"
+            "and a strategy of byzflower that looks at gradients"
         )
 
     def harm(strength: float) -> float:
@@ -41,11 +41,11 @@ def most_harmful(
 def largest(value: Callable[[float], float], evaluations: int) -> float:
     """Search a good maximum of a function on [0, inf): double the step while that helps, then halve it.
 
-    A rule that suddenly sees through an attack makes a function that climbs and drops: the search stays
-    on the climbing side. A local maximum may be what it finds.
+    A rule that detects an attack from some strength on makes a function that climbs and then drops: the
+    search stays on the climbing side. It may find a local maximum.
 
     Args:
-        value: of which as little as possible is known.
+        value: the function.
         evaluations: how often it may be called, at least 1.
     """
     best, most, left = 0.0, value(0.0), evaluations - 1

@@ -31,13 +31,13 @@ def spread_signs(rows: torch.Tensor, flip: float, generator: torch.Generator) ->
 
 @dataclass(frozen=True, kw_only=True)
 class MaskMimic(MaskAttack):
-    """Byzantine clients copy benign clients' masks and spread their signs, so that they are no cluster.
+    """Byzantine clients copy benign clients' masks and flip random signs, so that they form no cluster.
 
     Each attacker copies another benign client. An attack of this project, against SafeSparse.
 
     Attributes:
         flip: probability that a value's sign is flipped, in [0, 0.5]; None for as much as makes the
-            attackers, if they wanted to upload the same, as similar to each other as benign clients are.
+            attackers, if their uploads would be equal, as similar to each other as benign clients are.
     """
 
     flip: float | None = None

@@ -37,7 +37,7 @@ class MaskAttack(Attack):
     """Chooses the packs that the Byzantine clients upload, and may disguise the values.
 
     It goes with any attack on the values: that one says what the attackers would upload if they sent
-    everything. Without one they place their own honest updates.
+    everything. Without one they place their own benign updates.
     """
 
     @abstractmethod

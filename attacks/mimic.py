@@ -1,4 +1,4 @@
-"""Mimic: all attackers copy one benign client, and so overstate what makes it different."""
+"""Mimic: all attackers copy one benign client, which gives what is particular to it more weight."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from byzflower.numerics.reductions import mean, products, squared_norms
 def follow_drift(
     benign: torch.Tensor, centre: torch.Tensor, direction: torch.Tensor, rounds: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One round of the power iteration that finds along what the benign updates differ most.
+    """One round of the power iteration for the direction in which benign updates differ most.
 
     Args:
         benign: (m, d) benign pseudo-gradients of this round.
@@ -35,7 +35,7 @@ def follow_drift(
 
 
 def _unit(vector: torch.Tensor) -> torch.Tensor:
-    """The vector made one of norm 1; zero stays zero."""
+    """The vector scaled to norm 1; zero stays zero."""
     norm = float(squared_norms(vector[None])) ** 0.5
     return vector / norm if norm else vector
 

@@ -1,4 +1,4 @@
-"""Min-Max: no farther from any benign update than the benign ones are from each other."""
+"""Min-Max: as far as possible, but within the largest distance of two benign updates of each."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Min-Sum: in sum no farther from the benign updates than one of them is from the others."""
+"""Min-Sum: as far as possible, but with a sum of distances to benign updates that one of them has, too."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Relocated orthogonal perturbation: leave the last aggregate at a right angle."""
+"""Relocated orthogonal perturbation: move away from the last aggregate at a right angle."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from byzflower.attacks.base import AttackView, CollusiveAttack, repeat
 from byzflower.numerics.reductions import dot, mean, squared_norms
 
-# Below this share of its norm, what is left of the vector of ones is rounding: the reference is parallel.
+# Below this share of its norm, the remainder of the vector of ones is rounding: the reference is parallel.
 _PARALLEL = 1e-6
 
 

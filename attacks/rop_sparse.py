@@ -1,4 +1,4 @@
-"""ROP-S: the whole perturbation in the few parameters that matter most."""
+"""ROP-S: the perturbation concentrated in the few parameters that matter most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

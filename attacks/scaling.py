@@ -1,4 +1,4 @@
-"""Scaling: the honest upload, made large."""
+"""Scaling: the benign upload, scaled up."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -20,11 +20,11 @@ def scale_parameters(gradient: torch.Tensor, model: torch.Tensor, factor: float)
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling(LocalAttack):
-    """Byzantine clients upload their own honest update, or model, times a large factor.
+    """Byzantine clients upload their own benign update, or model, times a large factor.
 
     Attributes:
-        factor: the papers say only "large"; 10 is the project's choice. Negative ones turn it around.
-        scope: "update" for w + factor * (w_i - w), "parameters" for factor * w_i. An honest update times
+        factor: the papers say only "large"; 10 is the project's choice. Negative factors negate it.
+        scope: "update" for w + factor * (w_i - w), "parameters" for factor * w_i. A benign update times
             a positive factor keeps its signs; a defence that looks at signs alone lets it pass.
     """
 

@@ -10,10 +10,11 @@ import torch
 
 from byzflower.clients.recommender.moments import divided_feedback, train_users
 from byzflower.clients.settings import ClientSettings
-from byzflower.models.build import build_stateless
+from byzflower.models.recommenders import build_stateless
 from byzflower.strategies import ARFRS
 from byzflower.uploads import Layout
-from byzflower.uploads.moments import MomentsLayout, MomentsUpload
+from byzflower.uploads.moments import MomentsUpload
+from byzflower.uploads.moments_layout import MomentsLayout
 
 USERS = 1892
 REPEATS = 5
@@ -22,9 +23,8 @@ REPEATS = 5
 def broadcast(num_items, strategy):
     """A strategy at its first round, the arrays that it sends and the config."""
     state = build_stateless("fism", num_items).state_dict()
-    arrays = strategy.with_moments({name: tensor.numpy() for name, tensor in state.items()})
-    strategy.set_global(1, arrays)
-    return arrays, {**strategy.client_config(), "server-round": 1}
+    arrays = strategy.set_global(1, {name: tensor.numpy() for name, tensor in state.items()})
+    return arrays, {**strategy.upload.told(), "server-round": 1}
 
 
 def sizes(negatives):
@@ -59,23 +59,21 @@ def work(num_items, clients, rows):
     )
     before = torch.from_numpy(own.by_unit(own.state(own.full.row(list(arrays.values())))))
     gradients = torch.randn(len(touched), own.unit, generator=torch.Generator().manual_seed(0))
-    after = strategy.optimizer.step(before[:, torch.from_numpy(touched)], gradients, 1)
+    after = strategy.upload.optimizer.step(before[:, torch.from_numpy(touched)], gradients, 1)
     splits = np.arange(clients + 1) * rows
     upload = MomentsUpload(
         list(range(clients)),
         np.ones(clients),
         [{} for _ in range(clients)],
-        splits,
-        touched.astype(np.int32),
-        after.reshape(3, -1).numpy(),
+        np.split(touched.astype(np.int32), splits[1:-1]),
+        np.split(after.reshape(3, -1).numpy(), splits[1:-1] * own.unit, axis=1),
         np.empty((clients, 0), np.float32),
-        splits * own.unit,
     )
     uniform = torch.full((clients,), 1 / clients, dtype=torch.float64)
     seconds = []
     for _ in range(REPEATS):
         started = time.process_time()
-        round_ = strategy._stack([upload], own.full)
+        round_ = strategy.upload.rows([upload], strategy.sent, 1.0)
         stacked = time.process_time()
         strategy.apply(round_.gradients(torch.device("cpu")), uniform)
         round_.mean(uniform)

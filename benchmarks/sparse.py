@@ -15,9 +15,9 @@ import numpy as np
 import psutil
 import torch
 
-from byzflower.clients.sparse import TopK, sparsify
 from byzflower.strategies import PackedRows, safe_sparse
-from byzflower.uploads import Layout, Packs
+from byzflower.uploads import Layout, Packs, TopK
+from byzflower.uploads.topk import sparsify
 
 
 def uploads(clients: int, d: int, ratio: float):
@@ -29,7 +29,7 @@ def uploads(clients: int, d: int, ratio: float):
     models = []
     for _ in range(clients):
         trained = sent + common + rng.standard_normal(d, np.float32)
-        models.append(sparsify(trained, sent, layout, Packs(d).size, TopK(ratio)))
+        models.append(sparsify(trained, sent, layout, TopK(ratio)))
     return models, sent
 
 

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: one run, grids of recipes, red teams and reports."""

@@ -11,17 +11,21 @@ from flwr.clientapp import ClientApp
 from flwr.common import ArrayRecord, ConfigRecord, Context, Message, MessageType, RecordDict
 from numpy.typing import NDArray
 
+from byzflower.attacks import CollusiveAttack, Need
+from byzflower.attacks.items import ItemAttack
 from byzflower.clients.benign import BenignClient
 from byzflower.clients.byzantine import ByzantineClient
 from byzflower.clients.cohort import evaluate_cohort, evaluate_one, fit_cohort, fit_one
+from byzflower.clients.encoding import EncodingClient, encoding
 from byzflower.clients.legacy import LegacyClient
 from byzflower.clients.recommender.client import RecommenderClient, answer_users
 from byzflower.clients.recommender.moments import MomentsRecommenderClient, fit_users
 from byzflower.clients.recommender.settings import RECOMMENDATION, RecommenderSettings
 from byzflower.clients.settings import SETTINGS, ClientSettings
-from byzflower.clients.sparse import TopKClient
 from byzflower.flower.compat import array_view, records_of
 from byzflower.uploads.base import CLIENT_IDS
+from byzflower.uploads.kind import UploadKind
+from byzflower.uploads.registry import upload_kind
 
 MakeClient = Callable[[int, ConfigRecord, Context], NumPyClient]
 # What a node may be started with (``flower-supernode --node-config``), besides ``byzantine``.
@@ -72,7 +76,9 @@ def cohort_client_app(
 
     def client_fn(context: Context) -> Client:
         made: NumPyClient | Client = make_client(_partition(context), ConfigRecord(), context)
-        return made if isinstance(made, Client) else LegacyClient(made)  # .to_client() is a common idiom
+        if isinstance(made, Client):  # .to_client() is a common idiom
+            return made
+        return LegacyClient(made, context.state, _partition(context))
 
     return ClientApp(client_fn=client_fn, mods=[answer])
 
@@ -92,26 +98,31 @@ def make_client(
     state: RecordDict,
     byzantine: bool | None = None,
     server_round: int = 0,
+    kind: UploadKind | None = None,
 ) -> NumPyClient:
     """Make the client with this id: Byzantine if it is told to be, or, untold, if the settings say so.
 
-    Its upload is sparse if the settings say so. Where an attack chooses the masks, the adversary does, and
-    Byzantine clients send everything.
+    Where the adversary chooses what of it travels, Byzantine clients send everything.
+
+    Args:
+        client_id: logical id.
+        settings: of the run.
+        state: of the node.
+        byzantine: whether it is Byzantine, if that is known.
+        server_round: server round.
+        kind: of upload that the server asks for.
     """
     if settings.recommends:
-        return MomentsRecommenderClient(client_id, settings)
+        return MomentsRecommenderClient(client_id, settings, state)
     attack = settings.make_attack()
     chosen = client_id in settings.byzantine_ids() if byzantine is None else byzantine
     client = BenignClient(client_id, settings, state)
     if chosen and attack is not None:
         client = ByzantineClient(client_id, settings, attack, state)
-    if settings.upload != "topk":
-        return client
-    options: dict[str, Any] = dict(settings.upload_options)
     masks = settings.make_mask_attack()
-    if chosen and masks is not None and masks.active(server_round):
-        options["ratio"] = 1.0
-    return TopKClient(client, **options, state=state, client_id=client_id)
+    if kind is not None and chosen and masks is not None and masks.active(server_round):
+        return EncodingClient(client, kind.everything(), state, client_id)
+    return client
 
 
 def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumPyClient:
@@ -121,13 +132,31 @@ def _node_client(client_id: int, config: ConfigRecord, context: Context) -> NumP
         return RecommenderClient(client_id, settings, context.state)
     byzantine = context.node_config.get("byzantine")
     chosen = None if byzantine is None else bool(byzantine)
-    return make_client(client_id, settings, context.state, chosen, _round_of(config))
+    return make_client(client_id, settings, context.state, chosen, _round_of(config), upload_kind(config))
 
 
 def _node_settings(config: ConfigRecord, context: Context) -> ClientSettings | RecommenderSettings:
     own, settings = context.node_config, _settings(config, context)
     changes = {name: own[key] for key, name in _NODE_SETTINGS.items() if key in own}
-    return type(settings)(**{**settings.model_dump(), **changes}) if changes else settings
+    if not changes:
+        return settings
+    changed = type(settings)(**{**settings.model_dump(), **changes})
+    if "attack" in changes:
+        _check_own_attack(changed)
+    return changed
+
+
+def _check_own_attack(settings: ClientSettings | RecommenderSettings) -> None:
+    """See that a node can carry out the attack that it was started with.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    attack = settings.make_attack()
+    if isinstance(attack, CollusiveAttack | ItemAttack):
+        raise ValueError(f"attack {settings.attack} needs all clients' updates: only the server can run it")
+    if attack is not None and Need.LABELS in attack.needs.difference(settings.offers):
+        raise ValueError(f"attack {settings.attack} needs {Need.LABELS}")
 
 
 def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
@@ -136,9 +165,9 @@ def hosted_clients(config: ConfigRecord, context: Context) -> list[int]:
     The server names them; to a strategy that knows nothing of cohorts, a node answers for its even
     share of all clients, by its partition id.
     """
+    settings = _settings(config, context)  # first: it imports what registers names that the config uses
     if CLIENT_IDS in config:
         return _asked_or_own(config, context)
-    settings = _settings(config, context)
     node, nodes = int(context.node_config["partition-id"]), int(context.node_config["num-partitions"])
     return list(np.array_split(np.arange(settings.clients), nodes)[node].tolist())
 
@@ -155,7 +184,7 @@ def _answer_users(
     if isinstance(settings, RecommenderSettings):
         return answer_users(clients, settings, context.state, arrays, _round_of(config), training)
     if training and settings.recommends:
-        return fit_users(clients, settings, list(arrays.values()), dict(config))
+        return fit_users(clients, settings, list(arrays.values()), dict(config), context.state)
     return None
 
 
@@ -192,20 +221,23 @@ def _answer(
     names, parameters = list(arrays), [array_view(array) for array in arrays.values()]
     clients = clients_of(config, context)
 
-    def factory(client: int) -> NumPyClient:
-        return make(client, config, context)
-
     training = message.metadata.message_type.startswith("train")
+    kind = upload_kind(config)
+
+    def factory(client: int) -> NumPyClient:
+        made = make(client, config, context)
+        return encoding(made, kind, names, context.state, client) if training else made
+
     if len(clients) == 1:
         client, asked = factory(clients[0]), clients[0] if CLIENT_IDS in config else None
         if training:
-            return fit_one(client, names, parameters, config, asked)
+            return fit_one(client, kind, names, parameters, config, asked)
         return evaluate_one(client, parameters, config, asked)
     reply = answer_cohort(clients, dict(zip(names, parameters, strict=True)), config, context, training)
     if reply is not None:
         return reply
     if training:
-        return fit_cohort(clients, factory, names, parameters, config)
+        return fit_cohort(clients, factory, kind, names, parameters, config)
     return evaluate_cohort(clients, factory, parameters, config)
 
 

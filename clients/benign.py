@@ -1,7 +1,7 @@
-"""An honest client."""
+"""A benign client."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 from byzflower.clients import trainer
 from byzflower.clients.data import training_data
 from byzflower.clients.memory import keep, recall
-from byzflower.clients.moments import Broadcast
 from byzflower.clients.settings import ClientSettings
 from byzflower.numerics.randomness import numpy_generator
 from byzflower.numerics.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.optimizers import OPTIMIZER
+from byzflower.uploads.registry import upload_kind
 
 _MOMENTUM = "local-momentum"
 
 
 class BenignClient(NumPyClient):
-    """Trains the global model on its own data and uploads its weights, or a gradient.
+    """Trains the global model on its own data, or takes a gradient of it, as the kind of upload needs.
 
-    ``config["upload"]`` says which ("weights" by default). Whatever must survive a round, i.e. the
-    local momentum, lives in `state`, which Flower keeps for the node.
+    ``config["upload"]`` says which ("weights" by default); encoding it is for `EncodingClient`. Whatever must
+    survive a round, i.e. the local momentum, lives in `state`, which Flower keeps for the node.
     """
 
     only_reads = True  # `fit` does not write to the arrays it is given
@@ -56,7 +56,7 @@ class BenignClient(NumPyClient):
         started = time.perf_counter()
         server_round = int(config["server-round"])
         with one_thread():
-            arrays, loss = self._upload(parameters, server_round, config)
+            arrays, loss = self._learn(parameters, server_round, upload_kind(config))
         metrics: dict[str, Scalar] = {
             CLIENT_ID: self.client_id,
             "train-loss": loss,
@@ -68,26 +68,27 @@ class BenignClient(NumPyClient):
         self, parameters: NDArrays, config: dict[str, Scalar]
     ) -> tuple[float, int, dict[str, Scalar]]:
         """Score the broadcast model on the client's own training samples."""
-        model = self._loaded(parameters).model
+        space = self._space()
+        space.load(parameters)
         x, y = self.dataset.train(self.indices)
         with one_thread():
-            scores = trainer.evaluate(model, x.to(self.device), y.to(self.device))
+            scores = trainer.evaluate(space.model, x.to(self.device), y.to(self.device))
         loss = scores.pop("loss")
         return loss, len(self.indices), {CLIENT_ID: self.client_id, **scores}
 
     # -- what a Byzantine client changes -----------------------------------------------------------
 
     def poison(self, batch: trainer.Batch, server_round: int) -> trainer.Batch:
-        """Change a training batch; an honest client does not."""
+        """Change a training batch; a benign client does not."""
         return batch
 
     def corrupt(
         self, gradient: NDArray[Any], state: NDArray[Any], layout: Layout, server_round: int
     ) -> NDArray[Any]:
-        """Change the (d,) pseudo-gradient to upload; an honest client does not.
+        """Change the (d,) pseudo-gradient to upload; a benign client does not.
 
         Args:
-            gradient: what an honest client would upload, or step by.
+            gradient: what a benign client would upload, or step by.
             state: (1 + slots, d) the model that was broadcast, and the moments that came with it.
             layout: of the model.
             server_round: server round.
@@ -100,52 +101,45 @@ class BenignClient(NumPyClient):
 
     # -- local work --------------------------------------------------------------------------------
 
-    def _upload(
-        self, parameters: NDArrays, server_round: int, config: Mapping[str, Scalar]
-    ) -> tuple[NDArrays, float]:
-        if OPTIMIZER in config:
-            return self._stepped(parameters, server_round, config)
-        space = self._loaded(parameters)
+    def _learn(self, parameters: NDArrays, server_round: int, kind: UploadKind) -> tuple[NDArrays, float]:
+        """What this kind of upload is made of: the trained model, or a gradient at the one that came."""
+        space = self._space()
         layout = space.layout
+        sent = kind.state(layout, parameters) if self.corrupts(server_round) else None
+        model = parameters[: len(layout.names)]
+        space.load(model)
         batches = self._batches(server_round)
-        if config.get("upload", "weights") == "weights":
+        if kind.learned == "model":
             loss = trainer.train_weights(space, batches, self.settings)
             trained = space.arrays()
-            if not self.settings.local_momentum and not self.corrupts(server_round):
+            if not self.settings.local_momentum and sent is None:
                 return trained, loss
-            before = layout.row(parameters)
+            before = layout.row(model)
             row = before - layout.row(trained)
-            return layout.arrays(before - self._altered(row, parameters, layout, server_round)), loss
+            return layout.arrays(before - self._altered(row, sent, layout, server_round)), loss
         gradients, loss = trainer.mean_gradient(space, batches, self.settings)
         row = np.empty(layout.width, layout.row_dtype)
-        if layout.num_buffers:  # batch norm has updated its statistics
-            row[layout.d :] = (layout.row(parameters) - layout.row(space.arrays()))[layout.d :]
         row[: layout.d] = trainer.gradient_row(gradients, layout)
-        return layout.arrays(self._altered(row, parameters, layout, server_round)), loss
+        row[layout.d :] = self._buffers(space, model, kind)
+        return layout.arrays(self._altered(row, sent, layout, server_round)), loss
 
-    def _stepped(
-        self, parameters: NDArrays, server_round: int, config: Mapping[str, Scalar]
-    ) -> tuple[NDArrays, float]:
-        """One step of the server's optimizer from the server's moments, by the mean gradient."""
-        layout = self._space().layout
-        broadcast = Broadcast.read(layout, parameters, config)
-        space = self._loaded(parameters[: len(layout.names)])
-        gradients, loss = trainer.mean_gradient(space, self._batches(server_round), self.settings)
-        gradient = trainer.gradient_row(gradients, layout)
-        if self.corrupts(server_round):
-            gradient = self.corrupt(gradient, broadcast.state.numpy(), layout, server_round)
-        return broadcast.stepped(gradient, layout.row(space.arrays())[layout.d :]), loss
+    def _buffers(self, space: trainer.Workspace, model: NDArrays, kind: UploadKind) -> NDArray[Any]:
+        """What is uploaded of batch norm's statistics, which training has updated: (num_buffers,)."""
+        layout = space.layout
+        if not layout.num_buffers:
+            return np.empty(0, layout.row_dtype)
+        after = layout.row(space.arrays())
+        return (after if kind.own_buffers else layout.row(model) - after)[layout.d :]
 
     def _altered(
-        self, row: NDArray[Any], parameters: NDArrays, layout: Layout, server_round: int
+        self, row: NDArray[Any], sent: NDArray[Any] | None, layout: Layout, server_round: int
     ) -> NDArray[Any]:
         """Apply local momentum and the attack to the parameters' part of a row, in place."""
         gradient = row[: layout.d]
         if self.settings.local_momentum:
             self._add_momentum(gradient)
-        if self.corrupts(server_round):
-            state = layout.row(parameters)[None, : layout.d]
-            gradient[:] = self.corrupt(gradient, state, layout, server_round)
+        if sent is not None:
+            gradient[:] = self.corrupt(gradient, sent, layout, server_round)
         return row
 
     def _add_momentum(self, gradient: NDArray[Any]) -> None:
@@ -166,12 +160,7 @@ class BenignClient(NumPyClient):
             self.settings.model_options,
         )
 
-    def _loaded(self, parameters: NDArrays) -> trainer.Workspace:
-        space = self._space()
-        space.load(parameters)
-        return space
-
-    def _batches(self, server_round: int) -> trainer.Batches:
+    def _batches(self, server_round: int) -> Iterator[trainer.Batch]:
         random = numpy_generator(self.settings.seed, "batches", server_round, self.client_id)
         for positions in trainer.batch_indices(len(self.indices), self.settings, random):
             x, y = self.poison(self.dataset.train(self.indices[positions]), server_round)

@@ -11,21 +11,19 @@ import numpy as np
 from flwr.client import NumPyClient
 from flwr.common import MetricRecord, NDArrays, RecordDict, log
 
-from byzflower.clients.sparse import TopKClient
 from byzflower.flower.compat import array_record
 from byzflower.flower.text import error_text, plain
-from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected, Upload, number
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Rejected, number
 from byzflower.uploads.codec import MAX_METRICS, MAX_NAME, encode_upload, most_have
-from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.topk import PACK_SIZE, SparseModel, TopKUpload, array_names
 
 ClientFactory = Callable[[int], NumPyClient]
 
 
 def fit_one(
     client: NumPyClient,
+    kind: UploadKind,
     names: Sequence[str],
     parameters: NDArrays,
     config: Mapping[str, Any],
@@ -33,18 +31,12 @@ def fit_one(
 ) -> RecordDict:
     """Train one client and answer as any Flower client would.
 
-    What the client returned is passed on as it is: judging it is the server's business. It is named
-    `client_id`, the id by which the server asked for it, unless it names itself.
+    What the client returned is passed on unchecked: the server checks it. The reply names `client_id`, the id
+    by which the server asked for the client, unless the client names itself.
     """
-    if isinstance(client, TopKClient):
-        layout = Layout.of(dict(zip(names, parameters, strict=True)))
-        model, num_examples, metrics = client.fit_sparse(layout, parameters, config)
-        names, arrays = array_names(layout), model.arrays(layout)
-    else:
-        arrays, num_examples, metrics = _fit(client, parameters, config)
-        names = getattr(client, "array_names", None) or names
-    names = names if len(names) == len(arrays) else [str(i) for i in range(len(arrays))]
-    record = array_record({name: np.asarray(a) for name, a in zip(names, arrays, strict=True)})
+    arrays, num_examples, metrics = _fit(client, parameters, config)
+    layout = Layout.of(dict(zip(names, parameters, strict=True)))
+    record = array_record(kind.named([np.asarray(array) for array in arrays], layout))
     return RecordDict({"arrays": record, "metrics": _metric_record(num_examples, metrics, client_id)})
 
 
@@ -57,56 +49,34 @@ def _fit(client: NumPyClient, parameters: NDArrays, config: Mapping[str, Any]) -
 def fit_cohort(
     clients: Sequence[int],
     factory: ClientFactory,
+    kind: UploadKind,
     names: Sequence[str],
     parameters: NDArrays,
     config: Mapping[str, Any],
 ) -> RecordDict:
-    """Train several clients, in the order of `clients`, and answer with one matrix, or one set of packs.
+    """Train several clients, in the order of `clients`, and answer with one upload of them all.
 
-    A client that raises, or whose arrays are not the model's, is named in the reply with the reason;
+    A client that raises, or whose arrays are no upload of this kind, is named in the reply with the reason;
     the others are not affected.
     """
     layout = Layout.of(dict(zip(names, parameters, strict=True)))
-    sparse = config.get("upload") == TopKUpload.kind
-    rows = np.empty((0 if sparse else len(clients), layout.width), layout.row_dtype)
-    models: list[SparseModel] = []
+    gathering = kind.gather(len(clients), layout)
     ids: list[int] = []
     sizes: list[float] = []
     metrics: list[dict[str, float]] = []
     failed: dict[int, str] = {}
     for client in clients:
         try:
-            numpy_client = factory(client)
-            if sparse:
-                model, num_examples, own = _fit_sparse(numpy_client, layout, parameters, config)
-            else:
-                arrays, num_examples, own = _fit(numpy_client, parameters, config)
-                DenseUpload.check_arrays(arrays, layout)
-                layout.write_row(arrays, rows[len(ids)])
+            arrays, num_examples, own = _fit(factory(client), parameters, config)
             size, numbers = float(num_examples), _numbers(own)
+            gathering.add(arrays)
         except BaseException as error:  # one bad client must not cost the cohort its round
             failed[client] = _own_fault(error)
             continue
-        if sparse:
-            models.append(model)
         ids.append(client)
         sizes.append(size)
         metrics.append(numbers)
-    upload: Upload
-    if sparse:
-        packs = Packs(layout.d, int(config.get(PACK_SIZE, DEFAULT_PACK_SIZE)))
-        upload = TopKUpload.of_models(ids, np.array(sizes), metrics, packs, models, layout)
-    else:
-        upload = DenseUpload(ids, np.array(sizes), metrics, rows[: len(ids)])
-    return encode_upload(upload, layout, failed, cohort=True)
-
-
-def _fit_sparse(
-    client: NumPyClient, layout: Layout, parameters: NDArrays, config: Mapping[str, Any]
-) -> tuple[SparseModel, Any, Any]:
-    if not isinstance(client, TopKClient):
-        raise TypeError('the strategy asks for upload="topk", and this is no TopKClient')
-    return client.fit_sparse(layout, parameters, config)
+    return encode_upload(gathering.upload(ids, np.array(sizes), metrics), layout, failed, cohort=True)
 
 
 def evaluate_cohort(
@@ -153,9 +123,9 @@ def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _own_fault(error: BaseException) -> str:
-    """What to say of a client that raised, even SystemExit; the user's Ctrl-C is no client's fault.
+    """The reason for a client that raised, even SystemExit; the user's Ctrl-C is re-raised.
 
-    That one is raised in the main thread; what a client raises in another thread is its own.
+    Ctrl-C is raised in the main thread; what a client raises in another thread is its own.
     """
     if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         raise error

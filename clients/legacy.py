@@ -14,12 +14,15 @@ from flwr.common import (
     GetPropertiesIns,
     GetPropertiesRes,
     Parameters,
+    RecordDict,
     Status,
     ndarrays_to_parameters,
 )
 from numpy.typing import NDArray
 
+from byzflower.clients.encoding import encoding
 from byzflower.flower.compat import npy_view
+from byzflower.uploads.registry import upload_kind
 
 _OK = Status(Code.OK, "Success")
 
@@ -32,13 +35,17 @@ class LegacyClient(Client):
     constructor recursion depth mismatch"), and a client is lost for a round. Here nothing is parsed so.
     """
 
-    def __init__(self, client: NumPyClient) -> None:
+    def __init__(self, client: NumPyClient, state: RecordDict | None = None, client_id: int = 0) -> None:
         """Wrap a client.
 
         Args:
             client: what trains and evaluates.
+            state: `Context.state` of its node.
+            client_id: which of its node's clients it is.
         """
         self._client = client
+        self._state = RecordDict() if state is None else state
+        self._client_id = client_id
         self._flowers = client.to_client()  # for what carries no arrays in
 
     def get_properties(self, ins: GetPropertiesIns) -> GetPropertiesRes:
@@ -53,7 +60,10 @@ class LegacyClient(Client):
         """Train; a client that cannot says so in the status."""
         if type(self._client).fit is NumPyClient.fit:
             return super().fit(ins)
-        arrays, num_examples, metrics = self._client.fit(_arrays(ins.parameters), ins.config)
+        parameters, kind = _arrays(ins.parameters), upload_kind(ins.config)
+        names = [str(i) for i in range(len(parameters))]
+        client = encoding(self._client, kind, names, self._state, self._client_id)
+        arrays, num_examples, metrics = client.fit(parameters, ins.config)
         _expect("fit", (arrays, list), (num_examples, int), (metrics, dict))
         return FitRes(_OK, ndarrays_to_parameters(arrays), num_examples, metrics)
 

@@ -11,7 +11,7 @@ from byzflower.numerics.randomness import numpy_generator
 from byzflower.plugins import import_modules, module_names
 
 if TYPE_CHECKING:  # the command line reads settings without torch
-    from byzflower.attacks import Attack, MaskAttack
+    from byzflower.attacks import Attack, MaskAttack, Need
 
 OptionValue = bool | int | float | str | None
 SETTINGS = "settings"
@@ -90,6 +90,11 @@ class RunSettings(BaseModel):
     def _parse_options(cls, value: object) -> dict[str, OptionValue]:
         return parse_options(value)
 
+    @property
+    def offers(self) -> "frozenset[Need]":
+        """What clients have of that which some attacks need."""
+        return frozenset()
+
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
         """Take the known keys of a Flower run config; see `options_of`."""
@@ -106,7 +111,7 @@ class ClientSettings(RunSettings):
     )
     mask_attack: str = Field(
         "none",
-        description="topk: how Byzantine clients choose packs (see --list), or none for as benign ones do",
+        description="topk: how Byzantine clients choose packs (see --list), or none: as benign ones do",
     )
     mask_attack_options: dict[str, OptionValue] = Field({}, description="the mask attack's parameters")
     partition: Literal["iid", "dirichlet", "shards", "natural"] = Field(
@@ -124,7 +129,7 @@ class ClientSettings(RunSettings):
     epochs: int = Field(2, ge=1, description="local epochs a round")
     batches: int = Field(0, ge=0, description="local mini-batches a round instead of epochs; 0 for epochs")
     batch_size: int = Field(16, ge=1, description="local batch size")
-    upload: Literal["weights", "gradient", "topk"] = Field("weights", description="what clients send")
+    upload: str = Field("weights", description="what clients send: weights, gradient, topk (see --list)")
     upload_options: dict[str, OptionValue] = Field(
         {}, description="of topk: ratio, importance (update or parameter), residual, half"
     )
@@ -146,12 +151,22 @@ class ClientSettings(RunSettings):
     @property
     def clients_remember(self) -> bool:
         """Whether clients keep something from round to round, which must be saved with the model."""
-        return self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+        from byzflower.attacks import TrainingAttack  # late: the command line reads settings without torch
+
+        kept = self.local_momentum > 0 or bool(self.upload_options.get("residual"))
+        return kept or isinstance(self.make_attack(), TrainingAttack)
 
     @property
     def recommends(self) -> bool:
         """Whether clients are users of a recommender, by the data set."""
         return self.dataset in FEEDBACK
+
+    @property
+    def offers(self) -> "frozenset[Need]":
+        """Labels, unless clients are users of a recommender."""
+        from byzflower.attacks import Need  # late: the command line reads settings without torch
+
+        return frozenset() if self.recommends else frozenset({Need.LABELS})
 
     def byzantine_ids(self) -> frozenset[int]:
         """Logical ids of the Byzantine clients; none without an attack."""

@@ -1,8 +1,8 @@
 """Local training of one client, on one CPU thread or one GPU."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +14,26 @@ from byzflower.models import build_model
 from byzflower.uploads.layout import Layout
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-Batches = Iterator[Batch]
+Batches = Iterable[Batch]
+Change = Callable[[torch.Tensor], torch.Tensor]
 
 _thread = threading.local()
+
+
+class Steering(NamedTuple):
+    """What an attack changes about training.
+
+    Attributes:
+        alter: makes another (d,) gradient of each batch's; None for the same.
+        project: makes another (d,) pseudo-gradient of what was learned so far, after each step; None for
+            the same.
+    """
+
+    alter: Change | None = None
+    project: Change | None = None
+
+
+_BENIGN = Steering()
 
 
 class Workspace:
@@ -48,6 +65,21 @@ class Workspace:
                 np.copyto(tensor.numpy(), array)
             else:
                 tensor.copy_(torch.tensor(array))
+
+    def row(self) -> torch.Tensor:
+        """A copy of the parameters, (d,), on their device."""
+        return flat(self.parameters)
+
+    def load_row(self, row: torch.Tensor) -> None:
+        """Copy (d,) values into the parameters; buffers stay."""
+        with torch.no_grad():
+            for parameter, part in zip(self.parameters, self.split(row), strict=True):
+                parameter.copy_(part)
+
+    def split(self, row: torch.Tensor) -> list[torch.Tensor]:
+        """Views of (d,) values in the parameters' shapes."""
+        parts = torch.split(row, [p.numel() for p in self.parameters])
+        return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
     def in_training(self) -> torch.nn.Module:
         """The model, in training mode."""
@@ -92,7 +124,9 @@ def batch_indices(
         start += width
 
 
-def train_weights(space: Workspace, batches: Batches, settings: ClientSettings) -> float:
+def train_weights(
+    space: Workspace, batches: Batches, settings: ClientSettings, steering: Steering = _BENIGN
+) -> float:
     """Run the local optimizer over the batches, in place.
 
     Returns:
@@ -100,6 +134,8 @@ def train_weights(space: Workspace, batches: Batches, settings: ClientSettings) 
     """
     model, parameters = space.in_training(), space.parameters
     optimizer = _make_optimizer(parameters, settings)
+    alter, project = steering
+    start = space.row() if project else None
     losses = []
     for x, y in batches:
         optimizer.zero_grad(set_to_none=True)
@@ -107,13 +143,17 @@ def train_weights(space: Workspace, batches: Batches, settings: ClientSettings) 
         loss.backward()  # type: ignore[no-untyped-call]
         if settings.clip_norm:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+        if alter is not None:
+            _set_gradients(space, alter(flat([_gradient_of(p) for p in parameters])))
         optimizer.step()
+        if project is not None and start is not None:
+            space.load_row(start - project(start - space.row()))
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())
 
 
 def mean_gradient(
-    space: Workspace, batches: Batches, settings: ClientSettings
+    space: Workspace, batches: Batches, settings: ClientSettings, steering: Steering = _BENIGN
 ) -> tuple[list[torch.Tensor], float]:
     """Gradient of the loss at the model's weights, averaged over the batches; no step is taken.
 
@@ -128,6 +168,8 @@ def mean_gradient(
         gradients = torch.autograd.grad(loss, parameters)
         if settings.clip_norm:
             gradients = _clipped(gradients, settings.clip_norm)
+        if steering.alter is not None:
+            gradients = tuple(space.split(steering.alter(flat(gradients))))
         if total:
             torch._foreach_add_(total, gradients)
         else:
@@ -137,7 +179,14 @@ def mean_gradient(
         torch._foreach_div_(total, float(len(losses)))
     if settings.weight_decay:
         torch._foreach_add_(total, [p.detach() for p in parameters], alpha=settings.weight_decay)
+    if steering.project is not None:
+        total = space.split(steering.project(flat(total)))
     return total, float(torch.stack(losses).mean())
+
+
+def flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """One copy of all values, in the tensors' order: (d,)."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
 def gradient_row(gradients: Sequence[torch.Tensor], layout: Layout) -> NDArray[Any]:
@@ -166,6 +215,15 @@ def evaluate(
             top1 += int(best[:, 0].sum())
             top5 += int(best.any(dim=1).sum())
     return {"loss": loss / len(y), "accuracy": top1 / len(y), "top5": top5 / len(y)}
+
+
+def _gradient_of(parameter: torch.nn.Parameter) -> torch.Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+def _set_gradients(space: Workspace, row: torch.Tensor) -> None:
+    for parameter, part in zip(space.parameters, space.split(row), strict=True):
+        parameter.grad = part.clone()
 
 
 def _make_optimizer(parameters: list[torch.nn.Parameter], settings: ClientSettings) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""A classification data set as client processes see it: arrays on disk, mapped, never copied per process."""
+"""Classification data sets: arrays on disk that all processes memory-map."""
 
 from dataclasses import dataclass
 from functools import cached_property

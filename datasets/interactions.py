@@ -1,4 +1,4 @@
-"""Which user has dealt with which items: implicit feedback as one table, and how it is divided."""
+"""Implicit feedback: which user interacted with which items, and how that is divided."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ class Interactions:
     """Items of each user, each once.
 
     Attributes:
-        num_items: items are numbered from 0 below this, whether anybody has dealt with them or not.
+        num_items: items are numbered from 0 below this, whether anybody interacted with them or not.
         splits: (users + 1,) int64, user u's items are items[splits[u]:splits[u + 1]].
         items: int32, ascending for each user.
         order: int64, place of each interaction among all: in time if `timed`, else in the file.

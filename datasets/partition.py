@@ -21,8 +21,8 @@ def partition_dirichlet(
 ) -> list[Indices]:
     """For each class c, draw q_c ~ Dir_n(alpha) and give client i a (q_c)_i share of the class.
 
-    The recipe of STRIKE's appendix D.1 (after Yurochkin et al., 2019). Draws that leave a client with
-    fewer than `min_size` samples are repeated; if they keep doing so, the smallest clients are filled
+    The procedure of STRIKE's appendix D.1 (after Yurochkin et al., 2019). Draws that leave a client with
+    fewer than `min_size` samples are repeated; if that does not help, the smallest clients are filled
     up from the largest.
 
     Args:

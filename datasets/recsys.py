@@ -1,4 +1,4 @@
-"""Data sets of recommenders as tables of users and items; who has rated something counts, not how."""
+"""Data sets of recommenders as implicit feedback: a rating counts, whatever its value."""
 
 import gzip
 import os

@@ -239,7 +239,7 @@ class LocalDeployment:
             status = self.status(run_id)
             if status.startswith(ENDED):
                 return status
-            time.sleep(4)  # each look costs seconds of a CPU
+            time.sleep(4)  # each query costs seconds of CPU time
         raise DeploymentError(f"the run did not end in {timeout:.0f} s:\n{tail(self.log('superlink'))}")
 
     def run(self, app: Path, run_config: Mapping[str, object], timeout: float) -> None:

@@ -1,1 +1,1 @@
-"""Many runs: recipes, grids, red teams, and what they show."""
+"""Many runs: recipes, grids, red teams, claims and reports."""

@@ -10,7 +10,7 @@ from typing import Any
 from flwr.common import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp.strategy import Strategy
 
-from byzflower.attacks import ATTACKS
+from byzflower.attacks import ATTACKS, Need
 from byzflower.clients.app import app as client_app
 from byzflower.clients.data import training_data
 from byzflower.clients.settings import SETTINGS
@@ -88,7 +88,7 @@ def catalogue() -> list[tuple[str, str, dict[str, Any]]]:
     packages that cannot be loaded.
     """
     loaded = sorted(ATTACKS.keys() - ATTACKS.faults())
-    names = [name for name in loaded if not ATTACKS[name].needs_moments]
+    names = [name for name in loaded if Need.ADAM not in ATTACKS[name].needs]
     published: list[tuple[str, str, dict[str, Any]]] = [(name, name, {}) for name in names]
     return [("none", "none", {}), *published, *((f"{name} {text}", name, own) for name, text, own in _BLUNT)]
 

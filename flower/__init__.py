@@ -1,1 +1,1 @@
-"""Flower's versions, transports and messages: nothing else asks which Flower runs."""
+"""Everything that depends on the version of Flower or on its transport."""

@@ -80,8 +80,8 @@ def _rebuild(ndarray: np.ndarray[Any, Any]) -> MemoryArray:
 def array_view(array: Array, max_bytes: int | None = None) -> np.ndarray[Any, Any]:
     """Return a read-only view of an array's content, without copying it.
 
-    The metadata of an `Array` is the sender's claim and is not looked at: shape and dtype come from
-    the bytes themselves. Nothing is unpickled.
+    The metadata of an `Array` is the sender's claim and is ignored: shape and dtype come from the bytes
+    themselves. Nothing is unpickled.
 
     Args:
         array: what a client sent.
@@ -115,10 +115,10 @@ def npy_view(payload: bytes, max_bytes: int | None = None) -> np.ndarray[Any, An
 
 
 def _npy_header(payload: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
-    """Read dtype, order and shape from a .npy payload, and where its data begin.
+    """Dtype, order, shape and offset of the data of a .npy payload.
 
-    NumPy's own parser takes the header for Python source. That is more than a stranger's bytes should be
-    given, and in CPython 3.11 and 3.12 it fails at random where several threads parse at once.
+    NumPy's own parser evaluates the header as a Python literal. Untrusted bytes should not get that far, and
+    in CPython 3.11 and 3.12 it fails at random where several threads parse at once.
     """
     length_bytes = _NPY_LENGTH_BYTES.get(payload[:8])
     if length_bytes is None:
@@ -184,8 +184,7 @@ def set_message_origin(message: Message, run_id: int, node_id: int) -> None:
 def enter_local_run(run_id: int) -> None:
     """Allow `Message` objects to be made in this process, outside of any SuperLink.
 
-    Newer Flower refuses to construct messages before the process knows its task; older has no such
-    notion, and nothing is to be done.
+    Newer Flower refuses to construct messages before the process has a task; older versions have no tasks.
     """
     try:
         identity = importlib.import_module("flwr.supercore.task_identity").TaskIdentity
@@ -196,7 +195,7 @@ def enter_local_run(run_id: int) -> None:
 
 
 def empty_run(run_id: int) -> Any:
-    """Make Flower's description of a run that no SuperLink knows."""
+    """Make Flower's description of a run that is registered with no SuperLink."""
     try:
         module = importlib.import_module("flwr.supercore.run")
     except ModuleNotFoundError:
@@ -205,14 +204,14 @@ def empty_run(run_id: int) -> Any:
 
 
 def own_copy(message: Message) -> Message:
-    """The message with metadata of its own, for somebody who may change them; the content is shared."""
+    """A copy of the message whose metadata may be changed; the content is shared."""
     copied = copy.copy(message)
     copied.__dict__["_metadata"] = copy.copy(message.metadata)
     return copied
 
 
 def rebuilt_reply(message: Message, answer: object) -> Message:
-    """Make the reply to a message from what an answer to it carries; its metadata are not looked at.
+    """Make the reply to a message from the content or error of an answer; the answer's metadata are ignored.
 
     Raises:
         TypeError: the answer is no Message.
@@ -247,7 +246,7 @@ def deploys_over_grpc() -> bool:
 def poll_often(grid: Any, num_nodes: int) -> None:
     """Let Flower's in-process Grid look for replies more often than ten times a second.
 
-    Every look costs time per node, so many nodes are asked less often.
+    Every poll costs time per node, so with many nodes it polls less often.
     """
     if hasattr(grid, "pull_interval"):
         grid.pull_interval = min(0.1, max(0.005, 2e-4 * num_nodes))

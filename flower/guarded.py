@@ -1,4 +1,4 @@
-"""Sending to real nodes and hearing from them, though some crash, hang, forge or send what is no message."""
+"""A Grid for real nodes of which some crash, hang, forge senders or send invalid messages."""
 
 import queue
 import threading
@@ -25,11 +25,11 @@ class GuardedGrid(Grid):
     """A Grid on which no node can stop the others from being heard.
 
     With Flower's own, a node that acknowledges a message too early ends the run, as does a reply that
-    cannot be rebuilt; one of which a part never comes holds up all others; the sender's id is what the
-    sender wrote into the reply; and errors that the SuperLink reports (a node that is gone, say) are from
-    nobody. Here every message is sent and every reply is fetched by itself: it is of the node that was
-    asked, and if it cannot be rebuilt that is this node's error. Replies are looked for several times a
-    second instead of every three.
+    cannot be rebuilt; a reply of which a part never arrives holds up all others; the sender's id is what the
+    sender wrote into the reply; and errors that the SuperLink reports (a node that is gone, say) have no
+    sender. Here every message is sent and every reply fetched separately: it belongs to the node that was
+    asked, and if it cannot be rebuilt that is this node's error. Replies are polled several times a second
+    instead of every three seconds.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -81,7 +81,7 @@ class GuardedGrid(Grid):
         """
         sent: dict[str, Message] = {}
         lost: list[Message] = []
-        for message in messages:  # one by one: a node can make sending to it fail
+        for message in messages:  # separately, as a node can make sending to it fail
             try:
                 sent.update((own, message) for own in self.push_messages([message]) if own)
             except Exception as error:
@@ -94,8 +94,8 @@ class GuardedGrid(Grid):
 class _Exchange:
     """Fetches the replies to some messages.
 
-    A fetch cannot be interrupted, and may hang for hours if a node dies while it sends. So threads do
-    it; when all of them seem to hang, another one joins.
+    A fetch cannot be interrupted, and may hang for hours if a node dies while sending. So threads fetch, and
+    when all of them seem to hang, another one is started.
     """
 
     def __init__(self, grid: Grid, sent: dict[str, Message], timeout: float | None) -> None:
@@ -142,7 +142,7 @@ class _Exchange:
                 continue
             self._waiting.append(message_id)
             fruitless += 1
-            if fruitless >= len(self._waiting):  # asked for all of them in vain
+            if fruitless >= len(self._waiting):  # none of them has arrived yet
                 self._fetching[me] = time.monotonic()
                 self._over.wait(_POLL_SECONDS)
                 fruitless = 0

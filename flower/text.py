@@ -1,4 +1,4 @@
-"""Text from strangers, made fit to be logged, recorded and shown: one line of printable characters."""
+"""Untrusted text, made safe to log, record and show: one line of printable characters."""
 
 import traceback
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def plain(text: object, limit: int = 300) -> str:
-    r"""Make a stranger's text one line of printable characters.
+    r"""Make untrusted text one line of printable characters.
 
     Whatever could forge a line, move a cursor or turn the reading direction (control characters, line
     ends, bidirectional overrides, lone surrogates) is shown as Python would write it: ``\x1b``, ``\n``,
@@ -20,7 +20,7 @@ def plain(text: object, limit: int = 300) -> str:
         text: a string, or anything with a `__str__`, which may raise.
         limit: most characters to return, at least 1; what is longer ends in an ellipsis.
     """
-    # Of a subclass of str no method of its own is called.
+    # Calls no method that a subclass of str may have overridden.
     start = str.__getitem__(_rendered(str, text), slice(limit + 1))
     if not start.isprintable():
         start = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in start)
@@ -28,7 +28,7 @@ def plain(text: object, limit: int = 300) -> str:
 
 
 def quoted(value: object, limit: int = 40) -> str:
-    """The `repr` of a stranger's value as `plain` text: an integer may have too many digits for one."""
+    """The `repr` of an untrusted value as `plain` text, also of an integer that is too long for it."""
     return plain(_rendered(repr, value), limit)
 
 
@@ -51,5 +51,5 @@ def frames_text(error: BaseException) -> str:
 def _rendered(render: Callable[[T], str], thing: T) -> str:
     try:
         return render(thing)
-    except BaseException:  # a stranger's methods may raise anything, SystemExit too
+    except BaseException:  # an untrusted value's methods may raise anything, even SystemExit
         return _UNREADABLE

@@ -1,4 +1,4 @@
-"""Models by name: classifiers, and recommenders of two kinds."""
+"""Models by name: classifiers and recommenders."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

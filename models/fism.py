@@ -1,9 +1,10 @@
-"""FISM: a user is the mean of the items that it has dealt with."""
+"""FISM: a user is represented by the mean of the items that it interacted with."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from byzflower.models.stateless import (
     ItemGradients,
@@ -39,8 +40,8 @@ class FISM(StatelessRecommender):
         self.q = nn.Parameter(torch.randn(num_items, dim) * std)
         self.gamma = gamma
 
+    @override
     def gradients(self, users: UserItems, reg: float) -> ItemGradients:
-        """See `StatelessRecommender`."""
         p, q, user, per = self.p.detach(), self.q.detach(), users.users, users.per_item
         num_users = len(users.splits) - 1
         mine = q[torch.from_numpy(users.items).long()]
@@ -67,8 +68,8 @@ class FISM(StatelessRecommender):
     def _share(self, counts: torch.Tensor) -> torch.Tensor:
         return elementwise(lambda n: n**-self.gamma, counts)
 
+    @override
     def scores(self, splits: NDArray[np.int64], items: NDArray[np.int32]) -> torch.Tensor:
-        """See `StatelessRecommender`."""
         counts = torch.from_numpy(np.diff(splits))
         user = torch.arange(len(counts)).repeat_interleave(counts)
         totals = sums(self.q.detach()[torch.from_numpy(items).long()], user, len(counts))

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from typing_extensions import override
 
 from byzflower.models.stateless import (
     ItemGradients,
@@ -59,7 +60,7 @@ class FMF(StatelessRecommender):
         return torch.stack(vectors)
 
     def gradients(self, users: UserItems, reg: float) -> ItemGradients:
-        """See `StatelessRecommender`; by the item vectors, the users' being held."""
+        """Each user's gradient by the item vectors; the user's own vector is held constant."""
         q, user, per = self.q.detach(), users.users, users.per_item
         num_users = len(users.splits) - 1
         vectors = self.users(users.splits, users.items)
@@ -73,6 +74,6 @@ class FMF(StatelessRecommender):
         splits, rows, values = by_user(num_users, (touched.users, touched.rows, values))
         return ItemGradients(splits, rows, values, sums(losses, user.repeat_interleave(per), num_users))
 
+    @override
     def scores(self, splits: NDArray[np.int64], items: NDArray[np.int32]) -> torch.Tensor:
-        """See `StatelessRecommender`."""
         return self.users(splits, items) @ self.q.detach().T

@@ -1,4 +1,4 @@
-"""What a batch of users trains on: pairs of an item they have and one they do not."""
+"""Training pairs of a batch of users: an item that the user has, and one that it does not have."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

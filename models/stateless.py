@@ -1,4 +1,4 @@
-"""What recommenders that learn by ranking have in common."""
+"""Base of recommenders that are trained by ranking and keep nothing per user."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -115,9 +115,8 @@ def pairwise_loss(score: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def elementwise(function: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
-    """Apply a function to (k,) values, with bits that do not depend on where in the tensor a value is.
+    """Apply a function to (k,) values, with bits that do not depend on a value's position in the tensor.
 
-    Torch computes what is left over after whole SIMD vectors by another approximation, so there must be
-    nothing left over.
+    Torch computes the remainder after whole SIMD vectors by another approximation, so the values are padded.
     """
     return function(nn.functional.pad(values, (0, -len(values) % _SIMD)))[: len(values)]

@@ -1,1 +1,1 @@
-"""Numbers and tensors: what knows neither Flower nor a federation."""
+"""Numbers and tensors, without Flower and without a federation."""

@@ -10,11 +10,11 @@ from byzflower.numerics.order_statistics import order_statistics
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.selection_network import select_middle, sort_rows
 
-# Up to so many rows a selection network beats sorting; so many columns at a time keep NumPy busy enough
-# between two exchanges that threads do not wait for each other.
+# Up to this many rows a selection network beats sorting. With this many columns at a time, NumPy's calls
+# between two exchanges are long enough for threads not to wait for the GIL.
 _NETWORK_ROWS = 48
 _NETWORK_COLUMNS = 1 << 15
-# A GPU wants more at a time: 16 million values.
+# Scalars in a block on a GPU.
 _CUDA_SCALARS = 1 << 24
 
 
@@ -45,7 +45,7 @@ def _reduce_columns(rows: Rows, reduce: Callable[[torch.Tensor], torch.Tensor]) 
 
 
 def _sorted_columns(block: torch.Tensor) -> torch.Tensor:
-    """(n, c) -> (c, n), each row sorted."""
+    """The columns as sorted rows: (n, c) -> (c, n)."""
     if block.is_cuda:
         return block.sort(dim=0).values.T
     values = _turned(block)
@@ -54,7 +54,7 @@ def _sorted_columns(block: torch.Tensor) -> torch.Tensor:
 
 
 def _turned(block: torch.Tensor) -> NDArray[np.floating]:
-    """(n, c) -> (c, n): a copy even of a block of one row."""
+    """A contiguous transposed copy, (n, c) -> (c, n): also for n = 1, where a view would be contiguous."""
     return np.array(block.numpy().T, order="C")
 
 
@@ -111,8 +111,8 @@ def mean_around_median(rows: Rows, count: int, used: torch.Tensor | None = None)
         used: indices of the rows to use, default all.
     """
     n = rows.n if used is None else len(used)
-    # The closest values are neighbours in order, so of those `count` positions apart exactly one is among
-    # them: whichever is closest.
+    # The `count` closest values are consecutive in sorted order, so among positions that are `count` apart
+    # exactly one is chosen: the closest.
     apart = [range(first, n, count) for first in range(count)]
     if rows.device.type == "cpu" and n <= _NETWORK_ROWS:
         return _mean_of_closest_by_network(rows, apart, used)

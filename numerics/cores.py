@@ -1,4 +1,4 @@
-"""How many of the machine's cores this process may use."""
+"""The number of cores that this process may use."""
 
 import os
 
@@ -6,12 +6,12 @@ _sharers = 1
 
 
 def usable_cores() -> int:
-    """How many cores this process has for its work, at least 1: see `share_cores`."""
+    """Cores for this process's work, at least 1: its share of the machine's (see `share_cores`)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _sharers)
 
 
 def share_cores(processes: int) -> None:
-    """Say that so many processes, this one among them, work side by side; before any work is done."""
+    """Set how many processes, this one included, share this machine's cores; to be called before any work."""
     global _sharers
     _sharers = processes

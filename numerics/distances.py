@@ -1,4 +1,4 @@
-"""Pairwise squared distances that keep their order, at the price of about one Gram product."""
+"""Accurate pairwise squared distances for about the price of one Gram product."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -12,24 +12,24 @@ Block = Callable[[slice], torch.Tensor]
 
 _BLOCK_COLUMNS = 1 << 13
 _BLOCKS_PER_TASK = 4
-# Differences of so many columns at a time stay in the L1 and L2 caches, and are summed without much error.
+# Differences of this many columns stay in the L1 and L2 caches, and their float32 sums are accurate.
 _DIFFERENCE_COLUMNS = 1 << 9
-# Enough to find a row near the middle of most.
+# Columns that are sampled to find a row near the median.
 _SAMPLE_COLUMNS = 1 << 8
-# So many products may be summed in float32, if their squares are not all below its range.
+# Columns whose squares are summed in float32.
 _SUMMED_COLUMNS = 1 << 9
 _SHORT = 1e-15
 # Below this ratio of a squared distance to the squared norms it was computed from, float32 products
 # have lost too many digits: 1e-7 relative error of a product, 1e-6 asked of a distance.
 _CANCELLATION = 0.05
-# The same for sums of whole distances, whose errors are smaller and do not all point one way.
+# The same for sums of distances, whose errors are smaller and partly cancel.
 _MIXED_CANCELLATION = 0.01
 
 
 def finite_or_wide(
     compute: Callable[[torch.Tensor], torch.Tensor], block: torch.Tensor, wide: bool = False
 ) -> torch.Tensor:
-    """`compute(block)`, in float64 if `wide` or if it overflows: squares of values beyond 1e19 do."""
+    """`compute(block)`, repeated in float64 if it overflows (squares of values beyond 1e19); or if `wide`."""
     result = compute(block.double() if wide else block)
     return result if math.isfinite(result.sum()) else compute(block.double())
 
@@ -37,7 +37,7 @@ def finite_or_wide(
 def squared_lengths(values: torch.Tensor) -> torch.Tensor:
     """Squared norms of the rows (n, c): float64 (n,), summed in float32 over a few columns at a time.
 
-    Rows so long or so short that their squares leave the range of float32 are summed in float64.
+    Rows whose squares would overflow or underflow float32 are summed in float64.
     """
     own = torch.promote_types(values.dtype, torch.float32)
     values = values if values.stride(1) == 1 else values.contiguous()  # else torch sums one by one
@@ -57,11 +57,11 @@ def squared_lengths(values: torch.Tensor) -> torch.Tensor:
 def squared_distances(block: Block, n: int, d: int, device: torch.device) -> torch.Tensor:
     """Squared Euclidean distances between n rows of d scalars: float64 (n, n), zero diagonal.
 
-    ||x||^2 + ||y||^2 - 2<x, y> is only as exact as the norms are small, so rows are taken relative to
-    one in their middle, and products are summed over blocks of columns in float64. Rows that turn out to be
-    much closer to each other than to that origin are done again by their differences, which costs twice as
-    much if it comes to that for all of them. So distances of 1e-6 between rows of size 1, or beside rows of
-    size 1e19, are right, and no arrangement of rows takes more than two passes. Never negative.
+    The error of ||x||^2 + ||y||^2 - 2<x, y> grows with the norms, so rows are taken relative to a central
+    one, and products are summed over blocks of columns in float64. Pairs much closer to each other than to
+    that origin are computed again from their differences, which costs twice as much if it is all pairs. So
+    distances of 1e-6 between rows of size 1, also beside rows of size 1e19, are accurate, and no arrangement
+    of rows takes more than two passes. Never negative.
 
     Args:
         block: gives the (n, c) values of some columns.
@@ -81,19 +81,19 @@ def squared_distances(block: Block, n: int, d: int, device: torch.device) -> tor
 
 
 def _central(sample: torch.Tensor) -> int:
-    """Index of the row nearest to the coordinate-wise median, of a sample of the columns."""
+    """Index of the row nearest to the coordinate-wise median, judged by a sample of the columns."""
     away = sample.double() - sample.median(dim=0).values
     return int(away.square_().sum(dim=1).argmin())
 
 
 def _gram(origin: int, scratch: Scratch, values: torch.Tensor) -> torch.Tensor:
-    """Products of rows minus one of them."""
+    """Gram matrix of the rows, with one of them as the origin."""
     values = torch.sub(values, values[origin], out=scratch.like(values))
     return values @ values.T
 
 
 def _from_gram(gram: torch.Tensor, origin: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared distances, and which pairs lost their digits, from products of rows minus one of them."""
+    """Squared distances, and which of them suffer from cancellation, from a Gram matrix about a row."""
     norms = gram.diagonal().clone()
     total = norms[:, None] + norms[None, :]
     among = _symmetric((total - 2 * gram).clamp_(min=0))
@@ -105,7 +105,7 @@ def _from_gram(gram: torch.Tensor, origin: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def _symmetric(distances: torch.Tensor) -> torch.Tensor:
-    """Mirror the lower triangle: products are symmetric only up to rounding, mutual neighbours must tie."""
+    """Mirror the lower triangle: products are symmetric only up to rounding, but both distances must tie."""
     lower = distances.tril(-1)
     return lower + lower.T
 
@@ -128,7 +128,7 @@ def _pairwise(values: torch.Tensor) -> torch.Tensor:
 
 
 def _square(pairs: torch.Tensor, k: int) -> torch.Tensor:
-    """The symmetric matrix (k, k) of what `_pairwise` gives."""
+    """The symmetric (k, k) matrix of the pairs that `_pairwise` returns."""
     matrix = pairs.new_zeros(k, k)
     i, j = torch.triu_indices(k, k, 1, device=pairs.device)
     matrix[i, j] = matrix[j, i] = pairs
@@ -138,7 +138,7 @@ def _square(pairs: torch.Tensor, k: int) -> torch.Tensor:
 def _sum_over_blocks(
     block: Block, d: int, work: Callable[[torch.Tensor], list[torch.Tensor]]
 ) -> list[torch.Tensor]:
-    """Sum, in float64 and always in the same order, what `work` makes of every block of columns."""
+    """Sum of `work(block)` over all blocks of columns, in float64 and always in the same order."""
 
     @subnormals_as_zero()
     def task(columns: slice) -> list[torch.Tensor]:
@@ -181,7 +181,7 @@ def _groups(linked: torch.Tensor) -> list[torch.Tensor]:
 
 
 def nearest_rows(distances: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices (n, count) of every row's nearest ones, itself first; ties go to the lower index."""
+    """Indices (n, count) of the nearest rows of each, itself first; ties go to the lower index."""
     return distances.clone().fill_diagonal_(-1).sort(dim=1, stable=True).indices[:, :count]
 
 
@@ -208,7 +208,7 @@ def distances_to_mixture(distances: torch.Tensor, weights: torch.Tensor) -> torc
 def gram_about_mixture(distances: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Gram matrix of the points minus sum_j weights_j x_j, where the weights sum to 1.
 
-    A point of weight zero leaves no trace in the products of the others, however far away it is.
+    A point of weight zero has no influence on the products of the others, however far away it is.
 
     Args:
         distances: (..., n, n) squared distances between the points.
@@ -220,10 +220,10 @@ def gram_about_mixture(distances: torch.Tensor, weights: torch.Tensor) -> torch.
 
 
 def mixed_distances(distances: torch.Tensor, mixing: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """Squared distances between the rows of W X, from those of X, and whether they can be relied on.
+    """Squared distances between the rows of W X, from those of X, and whether they are accurate.
 
-    With c = W_i - W_j, which sums to zero, the distance is -c'Dc/2. What two rows share drops out of c
-    and so leaves no error; if the terms of the rest cancel, digits are lost.
+    With c = W_i - W_j, which sums to zero, the distance is -c'Dc/2. What two rows share drops out of c and
+    causes no error; the remaining terms may cancel.
 
     Args:
         distances: (m, m) squared distances D between the rows of X.

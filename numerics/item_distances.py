@@ -1,26 +1,26 @@
-"""Distances among the rows of each item: by products where that is exact enough, by differences elsewhere."""
+"""Distances between the rows of each item: from products where they are accurate, else from differences."""
 
 import torch
 
 # Below this ratio of a squared distance to a row's squared norm, float64 products have lost too many
-# digits: 1e-15 relative error of a product, 1e-7 asked of a distance.
+# digits: a product has a relative error of 1e-15, a distance should have 1e-7.
 _CANCELLATION = 1e-8
-# If more than this share of the pairs is that close, all are computed by differences.
+# If more than this share of the pairs is that close, all are computed from differences.
 _MANY = 1 / 8
 
 
 class ItemDistances:
-    """Squared distances among c rows of each of b items, for some of the rows at a time.
+    """Squared distances between the c rows of each of b items, some of the rows at a time.
 
-    Rows that equal an earlier one of their item (attackers like to send the same) have its distances:
-    only the first of them, a leader, is worked on.
+    Rows that equal an earlier one of their item (attackers often send identical rows) share its distances:
+    only the first of them, the leader, is computed.
 
     Attributes:
-        leaders: (b, u) numbers of the rows to work on; u is what the item with most needs.
+        leaders: (b, u) indices of the leaders, u the largest number of an item.
     """
 
     def __init__(self, values: torch.Tensor) -> None:
-        """Prepare what all pairs need.
+        """Find the leaders.
 
         Args:
             values: (b, c, d) finite rows.
@@ -57,15 +57,15 @@ class ItemDistances:
         return distances
 
     def of_all(self, leaders: torch.Tensor) -> torch.Tensor:
-        """Give what is known of the leaders, (b, u), to all rows: (b, c)."""
+        """Copy values of the leaders to their twins: (b, u) -> (b, c)."""
         known = torch.empty(self._first.shape, dtype=leaders.dtype).scatter_(1, self.leaders, leaders)
         return known.gather(1, self._first)
 
 
 def _first_twins(values: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
-    """Of each of c rows the number of the first that equals it, its own if none does: (b, c).
+    """Index of the first of the c rows that equals each row, its own if none does: (b, c).
 
-    Rows with equal norms that differ may keep equal ones apart, which costs time but no exactness.
+    Different rows of equal norm may hide a match between them, which costs time but not accuracy.
     """
     ascending, order = squares.sort(dim=1, stable=True)
     places = torch.arange(squares.shape[1]).expand_as(order)

@@ -1,6 +1,5 @@
 """The gradient rows of a round by item, and batches of items that received equally many."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple
@@ -9,18 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.numerics.rows import Rows
+from byzflower.numerics.rows import Rows, view_of
 from byzflower.numerics.threads import map_blocks
 
-# Scalars in a batch: what is made of the rows at a time, however many there are.
+# Scalars in a batch, which bounds the memory of temporaries.
 _BATCH_SCALARS = 1 << 19
-
-
-def view_of(array: NDArray[np.floating]) -> torch.Tensor:
-    """A tensor on an array's memory, also if that is read-only as uploads are: not to be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
 
 
 def gather(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -44,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class ItemRows:
-    """nnz rows of d scalars, each for one item; the item is what is aggregated.
+    """nnz item rows of d scalars, grouped by item: each item is aggregated by itself.
 
     Attributes:
         values: (nnz, d) float32, in any order, never copied.
@@ -98,7 +90,7 @@ class ItemRows:
 
     @cached_property
     def place(self) -> torch.Tensor:
-        """(nnz,) of each row in `values`, the number of its item among `items`."""
+        """(nnz,) position in `items` of the item of each row in `values`."""
         place = torch.empty_like(self.order)
         place[self.order] = torch.repeat_interleave(torch.arange(len(self)), self.counts)
         return place
@@ -106,7 +98,7 @@ class ItemRows:
     def totals(self, weights: torch.Tensor | None = None) -> torch.Tensor:
         """Sum of each item's rows, weighted by (nnz,) weights of the rows in `values`: (k, d) float32.
 
-        Summed in the clients' order, so that it is the same wherever they were.
+        Summed in the clients' order, so that the bits do not depend on which nodes they were on.
         """
         from scipy import sparse
 
@@ -120,7 +112,7 @@ class ItemRows:
         """Mean of each item's rows, each times its weight: (k, d)."""
         return self.totals(weights).div_(self.counts[:, None])
 
-    def spread(self) -> torch.Tensor:
+    def std(self) -> torch.Tensor:
         """Standard deviation (biased) of each item's rows, per coordinate: (k, d)."""
         away = self.values.double() - gather(self.means().double(), self.place)
         squares = torch.zeros(len(self), self.d, dtype=torch.float64)
@@ -129,7 +121,7 @@ class ItemRows:
         return (squares / self.counts[:, None]).sqrt_().float()
 
     def item_sums(self, scores: torch.Tensor) -> torch.Tensor:
-        """Sum, over each item's rows, of a number for each row in `values`: (nnz,) -> (k,) float64."""
+        """Sum over each item's rows of scores given for the rows in `values`: (nnz,) -> (k,) float64."""
         sums = np.bincount(self.place.numpy(), scores.double().numpy(), len(self))
         return torch.from_numpy(sums)
 
@@ -146,7 +138,7 @@ class ItemRows:
         return out
 
     def batches(self) -> Iterator[Batch]:
-        """All items, those with equally many rows together, but few enough at a time for any memory."""
+        """All items, in batches of items with equally many rows and of bounded size."""
         by_count = torch.sort(self.counts, stable=True)
         sizes, numbers = torch.unique_consecutive(by_count.values, return_counts=True)
         start = 0
@@ -179,6 +171,6 @@ class ItemRows:
     def columnwise(self, rule: Callable[[Rows], torch.Tensor]) -> torch.Tensor:
         """Apply a coordinate-wise rule for matrices to every item: (k, d).
 
-        Items with c rows each are one matrix of c rows and b x d columns to it.
+        The rule sees the b items with c rows each as one matrix of c rows and b x d columns.
         """
         return self.map(lambda rows: rule(Rows.of(rows.flatten(1))).view(-1, self.d))

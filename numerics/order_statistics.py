@@ -1,30 +1,30 @@
-"""Values at given places of the sorted order, of many rows at once, whatever the rows hold."""
+"""Order statistics of many rows at once, fast also for inputs that slow `np.partition` down."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Rows of up to this many bytes NumPy sorts several times as fast, per value, as longer ones.
+# NumPy sorts rows of up to this many bytes several times faster, per value, than longer ones.
 _SORTED_BYTES = 2048
-# Of each part, this share on either side of the wanted place stays.
+# Share of each part that is kept on either side of the wanted place.
 _MARGIN = 1 / 8
-# More parts than these are an odd number: with a power of two, the values of a part would compete for the
+# Above this number of parts it is made odd: with a power of two, the values of a part would compete for the
 # same cache lines, and the parts of a weight matrix would be its columns.
 _FEW_PARTS = 8
 
 
 def sorts_fast(n: int, dtype: np.dtype[np.floating]) -> bool:
-    """Whether rows of n values are short enough that nothing beats sorting them whole."""
+    """Whether rows of n values are so short that sorting them whole is fastest."""
     return n * dtype.itemsize <= _SORTED_BYTES
 
 
 def order_statistics(values: NDArray[np.floating], first: int, last: int) -> NDArray[np.floating]:
-    """The values at the places first..last-1 of each row's ascending order, NaN behind all others.
+    """The values of ranks first..last-1 in each row, NaN ranking last.
 
-    A row is dealt out to parts that NumPy sorts fast. Of each sorted part only the values near the wanted
-    place are kept, and the same is done again with these. A result is right if all lower values that were
-    dropped are <= it and all higher ones >= it; other rows, whose parts differ much, are sorted whole.
-    From a thousand values on this takes about half the time of `np.partition`, which equal values, as
-    attackers send them, slow down up to twenty times (NumPy 2.4 with AVX-512).
+    A row is divided into parts that NumPy sorts fast. Of each sorted part only the values near the wanted
+    rank are kept, and the procedure repeats with these. A result is correct if all dropped lower values are
+    <= it and all dropped higher ones >= it; rows where that fails, because their parts differ much, are
+    sorted whole. From a thousand values on this takes about half the time of `np.partition`, which equal
+    values, as attackers send them, slow down up to twenty times (NumPy 2.4 with AVX-512).
 
     Args:
         values: (r, n), in any layout; never written to.

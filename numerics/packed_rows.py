@@ -1,4 +1,4 @@
-"""Rows of which every client sent some packs only, without a dense copy of what nobody sent."""
+"""Sparse rows: each client sent some packs only, and no dense copy is made."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,13 +8,16 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from byzflower.numerics.packs import DEFAULT_PACK_SIZE, Packs
 from byzflower.numerics.rows import Columns, MatrixRows, Rows, TooFewClients
 from byzflower.numerics.threads import map_blocks, subnormals_as_zero
 
-# Scalars in a block when a pass makes few passes' worth of temporaries: 4 MiB of float32.
+# Scalars in a block of passes with few temporaries: 4 MiB of float32.
 _BLOCK_SCALARS = 1 << 20
+# Scalars of packs that are aggregated at once over their contributors: enough for all cores.
+_CONTRIBUTED_SCALARS = 1 << 21
 
 
 class PackedRows(Rows):
@@ -52,7 +55,7 @@ class PackedRows(Rows):
         self.packs, self.masks = packs, masks
         self._values, self._reference = values, reference
         self.n, self.d = len(masks), packs.d
-        self.dtype = torch.from_numpy(reference[:0]).dtype
+        self.dtype = torch.from_numpy(np.empty(0, reference.dtype)).dtype
         self.device = device or torch.device("cpu")
         self.num_clients = self.n
         self._ranks = np.zeros((self.n, packs.count + 1), np.int64)
@@ -86,8 +89,8 @@ class PackedRows(Rows):
         values = [self._values[i] for i in indices]
         return type(self)(self.packs, self.masks[list(indices)], values, self._reference, self.device)
 
+    @override
     def block(self, columns: Columns) -> torch.Tensor:
-        """See `Rows`."""
         if isinstance(columns, slice):
             first, last = columns.start // self.packs.size, -(-columns.stop // self.packs.size)
             start = first * self.packs.size
@@ -96,22 +99,22 @@ class PackedRows(Rows):
             values = self._gather(columns.cpu().numpy())
         return torch.from_numpy(values).to(self.device)
 
+    @override
     def part(self, columns: slice) -> Rows:
-        """See `Rows`."""
         return MatrixRows(self.block(columns))
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
+    @override
+    def to_clients(self, values: torch.Tensor) -> torch.Tensor:
         return values
 
-    def claims(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
+    @override
+    def from_clients(self, weights: torch.Tensor) -> torch.Tensor:
         return weights
 
     def map_packs(self, work: Callable[[torch.Tensor, slice], Any]) -> list[Any]:
         """Call `work(block, packs)` for blocks of whole packs, (n, p, size), zeros where a pack ends early.
 
-        In parallel and in an order of results that depends on nothing, like `Rows.map`.
+        In parallel, with the results in the order of the blocks, like `Rows.map`.
         """
         width = max(1, _BLOCK_SCALARS // (self.n * self.packs.size))
 
@@ -121,31 +124,44 @@ class PackedRows(Rows):
 
         return map_blocks(on_block, self.packs.count, width)
 
+    def of_packs(self, chosen: NDArray[np.int64]) -> torch.Tensor:
+        """The values of some packs, ascending, zeros where nothing was sent: (n, c, size)."""
+        size, whole = self.packs.size, self.packs.d // self.packs.size
+        block = np.zeros((self.n, len(chosen), size), self._reference.dtype)
+        inner, reference = chosen[chosen < whole], self._reference[: whole * size].reshape(-1, size)
+        for row, mask, ranks, values in zip(block, self.masks, self._ranks, self._values, strict=True):
+            kept = mask[inner]
+            sent = values[: ranks[whole] * size].reshape(-1, size)
+            row[: len(inner)][kept] = reference[inner[kept]] - sent[ranks[inner[kept]]]
+            if len(inner) < len(chosen) and mask[whole]:  # the last pack, which ends early
+                left = self.packs.d - whole * size
+                row[-1, :left] = self._reference[whole * size :] - values[-left:]
+        return torch.from_numpy(block).to(self.device)
+
     @cached_property
     def squared_norms(self) -> torch.Tensor:
-        """See `Rows`; from what was sent, without a dense block."""
-        return torch.from_numpy(self._sizes[0]).to(self.device)
+        """From the packs that were sent, without a dense block."""
 
-    @property
+        def norm(sent: NDArray[Any]) -> float:
+            square = float(np.dot(sent, sent))
+            return square if math.isfinite(square) else float(np.sum(sent.astype(np.float64) ** 2))
+
+        return torch.tensor(self._map_sent(norm), dtype=torch.float64, device=self.device)
+
     def largest(self) -> NDArray[np.float64]:
         """Largest absolute value that each client sent: (n,)."""
-        return self._sizes[1]
+        return np.array(self._map_sent(lambda sent: float(np.abs(sent).max(initial=0))))
 
-    @cached_property
-    def _sizes(self) -> NDArray[np.float64]:
-        """Squared norms and largest absolute values: (2, n)."""
+    def _map_sent(self, work: Callable[[NDArray[Any]], float]) -> list[float]:
+        """Call `work` with what each client sent."""
 
         @subnormals_as_zero()
-        def sizes(columns: slice) -> tuple[float, float]:
+        def on_client(columns: slice) -> float:
             i = columns.start
             with np.errstate(over="ignore", invalid="ignore"):
-                sent = self._reference[self.packs.columns(self.masks[i])] - self._values[i]
-                square = float(np.dot(sent, sent))
-                if not math.isfinite(square):
-                    square = float(np.sum(sent.astype(np.float64) ** 2))
-            return square, max(-float(sent.min(initial=0)), float(sent.max(initial=0)))
+                return work(self._reference[self.packs.columns(self.masks[i])] - self._values[i])
 
-        return np.array(map_blocks(sizes, self.n, 1), np.float64).T
+        return map_blocks(on_client, self.n, 1)
 
     def _write(self, first: int, last: int) -> NDArray[Any]:
         """The values of packs first..last-1, zeros where nothing was sent: (n, (last - first) * size)."""
@@ -201,11 +217,12 @@ def mean_of_contributors(
 def over_contributors(rows: PackedRows, rule: Callable[[Rows], torch.Tensor]) -> tuple[torch.Tensor, int]:
     """Apply a coordinate-wise rule to each pack's contributors alone; 0 where nobody sent the pack.
 
-    Packs with equally many contributors are put side by side, so the rule is called once per number.
+    Packs with equally many contributors are put side by side, many at once but not all: a dense matrix
+    of all rows is never made.
 
     Args:
         rows: n rows.
-        rule: treats columns one by one, and rows alike.
+        rule: coordinate-wise and permutation-invariant.
 
     Returns:
         (d,) the aggregate, and the number of packs whose contributors were too few for the rule: 0 there.
@@ -214,21 +231,22 @@ def over_contributors(rows: PackedRows, rule: Callable[[Rows], torch.Tensor]) ->
         TooFewClients: they were too few in every pack.
     """
     packs, counts = rows.packs, rows.masks.sum(axis=0)
-    matrix = torch.zeros(rows.n, packs.count * packs.size, dtype=rows.dtype, device=rows.device)
-    matrix[:, : rows.d] = rows.matrix()
-    matrix = matrix.reshape(rows.n, packs.count, packs.size)
     out = torch.zeros(packs.count, packs.size, dtype=rows.dtype, device=rows.device)
     refused: list[TooFewClients] = []
     too_few = 0
+    at_once = max(1, _CONTRIBUTED_SCALARS // (rows.n * packs.size))
     for count in np.unique(counts[counts > 0]).tolist():
-        chosen = np.flatnonzero(counts == count)
-        who = np.nonzero(rows.masks[:, chosen].T)[1].reshape(-1, count).T
-        block = matrix[torch.from_numpy(who), torch.from_numpy(chosen)]
-        try:
-            out[torch.from_numpy(chosen)] = rule(Rows.of(block.reshape(count, -1))).reshape(-1, packs.size)
-        except TooFewClients as reason:
-            refused.append(reason)
-            too_few += len(chosen)
+        alike = np.flatnonzero(counts == count)
+        for chosen in (alike[first : first + at_once] for first in range(0, len(alike), at_once)):
+            who = np.nonzero(rows.masks[:, chosen].T)[1].reshape(-1, count).T
+            block = rows.of_packs(chosen)[torch.from_numpy(who), torch.arange(len(chosen))]
+            try:
+                aggregate = rule(Rows.of(block.reshape(count, -1)))
+            except TooFewClients as reason:
+                refused.append(reason)
+                too_few += len(alike)
+                break
+            out[torch.from_numpy(chosen)] = aggregate.reshape(-1, packs.size)
     if refused and too_few == np.count_nonzero(counts):
         raise refused[-1]
     return out.reshape(-1)[: rows.d], too_few

@@ -1,4 +1,4 @@
-"""How a row of scalars is cut into packs of neighbours."""
+"""Packs: the groups of neighbouring scalars that top-k uploads send or leave out."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ DEFAULT_PACK_SIZE = 64
 
 @dataclass(frozen=True)
 class Packs:
-    """How d scalars are cut into packs of neighbours.
+    """How d scalars are divided into packs of neighbours.
 
     Attributes:
         d: number of scalars.
@@ -68,7 +68,7 @@ class Packs:
         return math.ceil(ratio * self.count - 1e-9)
 
     def largest(self, importance: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-        """Mask (P,) of the `count` most important packs; of equal ones those that come first."""
+        """Mask (P,) of the `count` most important packs; ties go to the lower index."""
         mask = np.zeros(self.count, np.bool_)
         mask[np.argsort(-importance, kind="stable")[:count]] = True
         return mask

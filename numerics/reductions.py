@@ -1,6 +1,6 @@
-"""Sums over the long axis of (m, d) tensors.
+"""Means, norms and products of the rows of (m, d) tensors.
 
-In float64, by blocks of columns: no copy of the rows, and the same bits on any number of cores.
+Summed in float64, by blocks of columns: no copy of the rows, and the same bits on any number of cores.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ def median(rows: torch.Tensor) -> torch.Tensor:
 def products(
     rows: torch.Tensor, *directions: torch.Tensor, origin: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Inner products of the rows, less `origin`, with k directions: (m, d), (d,)... -> float64 (m, k)."""
+    """Inner products of the rows minus `origin` with k directions: (m, d), (d,)... -> float64 (m, k)."""
 
     def work(columns: slice) -> torch.Tensor:
         block = _centred(rows, origin, columns)
@@ -76,7 +76,7 @@ def products(
 
 
 def gram(rows: torch.Tensor, *directions: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
-    """Gram matrix of the rows, less `origin`, followed by k directions as they are.
+    """Gram matrix of the rows minus `origin`, followed by k directions as they are.
 
     Returns:
         float64 (m + k, m + k).
@@ -90,7 +90,7 @@ def gram(rows: torch.Tensor, *directions: torch.Tensor, origin: torch.Tensor) ->
 
 
 def squared_norms(rows: torch.Tensor, origin: torch.Tensor | None = None) -> torch.Tensor:
-    """Squared norms of the rows, less `origin`: (m, d) -> float64 (m,)."""
+    """Squared norms of the rows minus `origin`: (m, d) -> float64 (m,)."""
 
     def work(columns: slice) -> torch.Tensor:
         return _centred(rows, origin, columns).square().sum(dim=1)
@@ -104,7 +104,7 @@ def dot(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def squared_distances(products: torch.Tensor) -> torch.Tensor:
-    """Squared distances between vectors of which the Gram matrix is given: (m, m) -> (m, m)."""
+    """Squared distances between vectors, from their Gram matrix: (m, m) -> (m, m)."""
     norms = products.diagonal()
     return (norms[:, None] + norms[None, :] - 2 * products).clamp_(min=0).fill_diagonal_(0)
 

@@ -1,11 +1,15 @@
 """The rows that rules aggregate: a matrix, or what pre-aggregations make of one without copying it."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from typing_extensions import override
 
 from byzflower.numerics.distances import (
     finite_or_wide,
@@ -21,8 +25,15 @@ Columns = slice | torch.Tensor
 
 # Scalars in a block: 1 MiB of float32, which stays in the L2 cache while it is worked on.
 _BLOCK_SCALARS = 1 << 18
-# Where there is little to do but read, it pays to be called less often.
+# Memory-bound passes use wider blocks, to amortise the call.
 _WIDE_COLUMNS = 1 << 15
+
+
+def view_of(array: NDArray[np.floating]) -> torch.Tensor:
+    """A tensor on an array's memory, which may be read-only, as uploads are: not to be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 class TooFewClients(ValueError):
@@ -63,7 +74,7 @@ class Rows(ABC):
     def __len__(self) -> int:
         return self.n
 
-    # -- what kinds of rows differ in ------------------------------------------------------------------
+    # -- what each kind of rows implements -------------------------------------------------------------
 
     @abstractmethod
     def block(self, columns: Columns) -> torch.Tensor:
@@ -74,17 +85,17 @@ class Rows(ABC):
         """The same rows with these columns only, e.g. one layer's."""
 
     @abstractmethod
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """What (n,) weights of rows mean for the clients: (num_clients,)."""
+    def to_clients(self, values: torch.Tensor) -> torch.Tensor:
+        """Map row weights back to client weights: (n,) -> (num_clients,)."""
 
     @abstractmethod
-    def claims(self, weights: torch.Tensor) -> torch.Tensor:
-        """Divide (num_clients,) weights of clients among the rows that they entered: (n,), sums to 1."""
+    def from_clients(self, weights: torch.Tensor) -> torch.Tensor:
+        """Divide client weights among the rows that they entered: (num_clients,) -> (n,), sums to 1."""
 
-    # -- what follows ----------------------------------------------------------------------------------
+    # -- what follows from it --------------------------------------------------------------------------
 
     def matrix(self) -> torch.Tensor:
-        """All values, (n, d): a copy unless the rows are a matrix. Rules should not need it."""
+        """All values, (n, d): a copy unless the rows are a matrix. Rules that care for memory read blocks."""
         return self.block(slice(0, self.d))
 
     def map(self, work: Callable[[torch.Tensor, slice], T], width: int | None = None) -> list[T]:
@@ -105,7 +116,7 @@ class Rows(ABC):
     def combine(self, weights: torch.Tensor) -> torch.Tensor:
         """Sum of the rows with the given weights: (n,) -> (d,).
 
-        Rows of weight zero never enter: where NaN or Inf times zero would, they are left out.
+        Rows of weight zero never contribute, even where zero times NaN or Inf would be NaN.
         """
         used = (weights != 0).nonzero().squeeze(1)
         share = _in_range(weights, self.dtype)
@@ -116,7 +127,7 @@ class Rows(ABC):
             return torch.mv(block.to(share.dtype).T, share)
 
         def work(block: torch.Tensor, columns: slice) -> None:
-            total = None if few else weigh(block, share)  # zero times a number costs less than a copy
+            total = None if few else weigh(block, share)  # cheaper than copying the rows that are used
             if total is None or not torch.isfinite(total).all():
                 total = weigh(block[used], share[used])
             out[columns] = total
@@ -161,7 +172,8 @@ class Rows(ABC):
         scratch = Scratch()
 
         def work(block: torch.Tensor, columns: slice) -> torch.Tensor:
-            wide = scratch.like(block, torch.float64).copy_(block)  # of nearly orthogonal rows little is left
+            # In float64: the products of nearly orthogonal vectors cancel.
+            wide = scratch.like(block, torch.float64).copy_(block)
             return wide @ point[columns].double()
 
         return self.total(work)
@@ -188,41 +200,40 @@ class MatrixRows(Rows):
         self.n, self.d = matrix.shape
         self.dtype, self.device, self.num_clients = matrix.dtype, matrix.device, self.n
 
+    @override
     def block(self, columns: Columns) -> torch.Tensor:
-        """See `Rows`."""
         block: torch.Tensor = self._matrix[:, columns]
         return block
 
+    @override
     def row(self, index: int) -> torch.Tensor:
-        """See `Rows`."""
         return self._matrix[index].clone()
 
+    @override
     def part(self, columns: slice) -> Rows:
-        """See `Rows`."""
         return MatrixRows(self._matrix[:, columns])
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
+    @override
+    def to_clients(self, values: torch.Tensor) -> torch.Tensor:
         return values
 
-    def claims(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
+    @override
+    def from_clients(self, weights: torch.Tensor) -> torch.Tensor:
         return weights
 
 
 class MixedRows(Rows):
-    """W X: combinations of other rows, never written out."""
+    """Linear combinations W X of other rows X, computed block by block and never stored."""
 
     base: Rows
     mixing: torch.Tensor
 
     def __init__(self, base: Rows, mixing: torch.Tensor) -> None:
-        """Mix.
+        """Combine rows.
 
         Args:
-            base: m rows X.
-            mixing: (n, m) W, non-negative float64. Mixtures of mixtures are made mixtures of the
-                original rows.
+            base: m rows X; if they are mixtures themselves, the result is one of their base.
+            mixing: (n, m) W, non-negative float64.
         """
         if isinstance(base, MixedRows):
             mixing = mixing @ base.mixing
@@ -235,49 +246,49 @@ class MixedRows(Rows):
         self._scales = self._weights.diagonal()[:, None] if diagonal else None
 
     @subnormals_as_zero()
+    @override
     def block(self, columns: Columns) -> torch.Tensor:
-        """See `Rows`."""
         values = self.base.block(columns).to(self._weights.dtype)
         return (self._weights @ values if self._scales is None else values * self._scales).to(self.dtype)
 
+    @override
     def part(self, columns: slice) -> Rows:
-        """See `Rows`."""
         return MixedRows(self.base.part(columns), self.mixing)
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
-        return self.base.spread(self.mixing.T @ values)
+    @override
+    def to_clients(self, values: torch.Tensor) -> torch.Tensor:
+        return self.base.to_clients(self.mixing.T @ values)
 
-    def claims(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
-        weights = self.base.claims(weights)
+    @override
+    def from_clients(self, weights: torch.Tensor) -> torch.Tensor:
+        weights = self.base.from_clients(weights)
         entered = self.mixing.sum(dim=0)
         claims = self.mixing @ torch.where(entered > 0, weights / entered, 0.0)
         return claims / claims.sum()
 
     def combine(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Rows`: one sum of the original rows."""
+        """One weighted sum of the base rows."""
         return self.base.combine(self.mixing.T @ weights)
 
     @cached_property
+    @override
     def squared_distances(self) -> torch.Tensor:
-        """See `Rows`."""
         sums = self.mixing.sum(dim=1)
         points = self._points(origin=bool((sums - sums[0]).abs().max() > 1e-12))
         return super().squared_distances if points is None else points[: self.n, : self.n]
 
     @cached_property
+    @override
     def squared_norms(self) -> torch.Tensor:
-        """See `Rows`."""
         points = self._points(origin=True)
         return super().squared_norms if points is None else points[: self.n, self.n]
 
     def _points(self, origin: bool) -> torch.Tensor | None:
-        """Distances between these rows (and zero, last), by those of the base; None if that is no good.
+        """Squared distances between these rows (and zero, last) from those of the base rows.
 
-        It is none if digits would cancel (mixtures much closer to each other than what they are made
-        of), or if the rows are so short, or so many, that it is cheaper to start afresh. Zero is one more
-        point, so that rows of W need not sum to the same.
+        None if rounding would dominate (mixtures much closer to each other than the rows that they are made
+        of), or if it is not cheaper than reading the rows (few columns, many rows). With zero as one more
+        point, the rows of W may have different sums.
         """
         if 4 * self.base.n**2 > self.d:
             return None
@@ -290,12 +301,12 @@ class MixedRows(Rows):
         return points if reliable else None
 
     def _block_for_distances(self, columns: slice) -> torch.Tensor:
-        # In float64: the mixtures' own rounding would be all there is between close ones.
+        # In float64: between close mixtures, their rounding to float32 would be all of the distance.
         return self.mixing @ self.base.block(columns).double()
 
 
 def _in_range(weights: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Weights as `dtype`, or as float64 if they, not being zero, would underflow or overflow."""
+    """Weights as `dtype`, or as float64 if a nonzero one would underflow or overflow."""
     limits = torch.finfo(dtype)
     size = weights[weights != 0].abs()
     fits = bool(((size >= limits.tiny) & (size <= limits.max)).all())

@@ -1,4 +1,4 @@
-"""Sorting networks cut down to what an order statistic needs: no branches, whole rows at a time."""
+"""Sorting networks, pruned to what an order statistic needs: branch-free, on whole rows at a time."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Exchange(NamedTuple):
-    """Put the smaller of two rows at `low` and the larger at `high`, or only the one that is needed."""
+    """Put the smaller of two rows at `low` and the larger at `high`, or only the one that is used later."""
 
     low: int
     high: int

@@ -1,4 +1,4 @@
-"""The best subset of the uploads: by trying them all where that is feasible, else among neighbourhoods."""
+"""The best subset of rows: exhaustive search where that is feasible, else among neighbourhoods."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 
 from byzflower.numerics.distances import nearest_rows
 
-# Indices of subsets (k, size) -> what each costs (k, c); the first column that differs decides.
+# Indices of subsets (k, size) -> their costs (k, c), compared lexicographically.
 Cost = Callable[[torch.Tensor], torch.Tensor]
 
 _BATCH_SCALARS = 1 << 20
@@ -19,19 +19,19 @@ _ROUNDING = 1e-9
 def cheapest_subset(
     distances: torch.Tensor, size: int, cost: Cost, max_subsets: int, effort: float = 1.0
 ) -> tuple[torch.Tensor, bool]:
-    """Find the subset of `size` of n rows of least cost; of equal ones the first in lexicographic order.
+    """Find the cheapest subset of `size` of n rows; ties go to the first in lexicographic order.
 
-    If there are more than `max_subsets`, only those are tried that consist of a row and its nearest ones.
+    If there are more than `max_subsets`, only those that consist of a row and its nearest ones are tried.
     The best of these has at most twice the least diameter: with any row of the best subset as the centre,
-    all of that subset, and so the nearest ones, are within its diameter. If even they are too many, those
-    of the least radius are tried.
+    all of that subset, and so the nearest rows, are within its diameter. If even these are too many, those
+    of least radius are tried.
 
     Args:
         distances: (n, n) squared distances.
         size: of the subset.
         cost: of subsets.
         max_subsets: how many may be tried.
-        effort: how many subsets a single one counts as, by the time that its cost takes.
+        effort: how many subsets one counts as, in proportion to the time that its cost takes.
 
     Returns:
         Boolean (n,), and whether all were tried.
@@ -50,16 +50,16 @@ def cheapest_subset(
 
 
 def _neighbourhoods(distances: torch.Tensor, size: int, most: int) -> Iterator[torch.Tensor]:
-    """Batches (k, size) of every row with its nearest ones, of up to `most` rows: those with the nearest."""
+    """Batches (k, size) of rows with their nearest ones, for the `most` rows of least radius."""
     subsets = nearest_rows(distances, size)
     if most < len(subsets):
         radii = distances.gather(1, subsets[:, -1:]).squeeze(1)
         subsets = subsets[radii.sort(stable=True).indices[:most].sort().values]
-    yield from subsets.split(max(1, _BATCH_SCALARS // size**2))
+    yield from torch.split(subsets, _at_once(size))
 
 
 def _first_least(costs: torch.Tensor) -> int:
-    """Index of the lexicographically least row of (k, c), the first of those equal but for rounding."""
+    """Index of the lexicographically least row of (k, c), the first of those equal up to rounding."""
     left = torch.arange(len(costs), device=costs.device)
     for column in costs.T:
         least = column[left].min()
@@ -70,5 +70,10 @@ def _first_least(costs: torch.Tensor) -> int:
 def _all_subsets(n: int, size: int) -> Iterator[torch.Tensor]:
     """Batches (k, size) of all subsets in lexicographic order."""
     subsets = itertools.combinations(range(n), size)
-    while batch := list(itertools.islice(subsets, max(1, _BATCH_SCALARS // size**2))):
+    while batch := list(itertools.islice(subsets, _at_once(size))):
         yield torch.tensor(batch)
+
+
+def _at_once(size: int) -> int:
+    """How many subsets are tried at once: each needs a matrix of distances."""
+    return max(1, _BATCH_SCALARS // size**2)

@@ -1,4 +1,4 @@
-"""Parallel work over columns that gives the same bits on any number of cores."""
+"""Parallel work on blocks of columns, with the same bits on any number of cores."""
 
 import math
 import os
@@ -26,9 +26,9 @@ _LEAST = math.ulp(0.0)  # subnormal
 def one_thread() -> Iterator[None]:
     """Run torch's own operations on one CPU thread.
 
-    Torch's threads spin while they wait, and so take the cores from clients that train side by side;
-    and the order in which they add depends on how many there are. The setting is the whole process's:
-    whoever is the last to leave restores it.
+    Torch's threads spin while they wait, which takes the cores from clients that train side by side, and
+    the order of their sums depends on how many there are. The setting is the whole process's: the last
+    to leave restores it.
     """
     global _users, _before
     with _lock:
@@ -47,9 +47,9 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def subnormals_as_zero() -> Iterator[None]:
-    """Let this thread take subnormal numbers (below 1.2e-38 in float32) for zero.
+    """Let this thread treat subnormal numbers (below 1.2e-38 in float32) as zero.
 
-    Products with them take a hundred times as long, which rows full of them would make everybody wait for.
+    Products with them take a hundred times as long: one client could slow the round down.
     """
     before = _LEAST * 1.0 == 0
     torch.set_flush_denormal(True)
@@ -60,12 +60,12 @@ def subnormals_as_zero() -> Iterator[None]:
 
 
 class Scratch(threading.local):
-    """Memory that each thread uses again and again: fresh pages cost more than what is written to them."""
+    """Memory that each thread reuses: touching fresh pages costs more than the arithmetic."""
 
     _space: torch.Tensor | None = None
 
     def like(self, values: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """A contiguous tensor of the shape of `values`, and of their type if none is given."""
+        """An uninitialised contiguous tensor of the shape of `values`, by default also of their dtype."""
         space, size, dtype = self._space, values.numel(), dtype or values.dtype
         if space is None or space.numel() < size or space.dtype != dtype:
             self._space = space = values.new_empty(size, dtype=dtype)
@@ -75,15 +75,13 @@ class Scratch(threading.local):
 def map_blocks(work: Callable[[slice], T], columns: int, width: int) -> list[T]:
     """Call `work` with every block of `width` columns, on all cores; results come in the blocks' order.
 
-    What is done in a block must not depend on other blocks: then neither does the result on the number
-    of cores.
+    Work on a block must not depend on other blocks; then the result does not depend on the number of cores.
+    Calls from within `work` process their own blocks one after the other.
 
     Args:
         work: releases the GIL for most of its time, as NumPy's and torch's operations do.
-        columns: how many there are.
+        columns: number of columns.
         width: of a block; the last one may be narrower.
-
-    What is called from within such work runs its own blocks one after the other.
     """
     inference = torch.is_inference_mode_enabled()
 

@@ -1,4 +1,4 @@
-"""Server side: configuration, adversary, engines, evaluation, results and the command line."""
+"""One run: its configuration, rounds, adversary, engines, evaluation and records."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What a run begins with: the first global model, and how models are scored."""
+"""The start of a run: the first global model, and how models are scored."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -49,11 +49,11 @@ def _recommender(config: RunConfig) -> tuple[Any, Evaluate]:
     model = build_stateless(
         config.model, train.num_items, seed_for(config.seed, "model"), config.model_options
     )
-    honest = np.array(sorted(set(range(config.clients)) - settings.byzantine_ids()))
+    benign = np.array(sorted(set(range(config.clients)) - settings.byzantine_ids()))
 
     def evaluate(arrays: Sequence[NDArray[Any]]) -> dict[str, float]:
         scorer = recommender_of(settings, train.num_items)
         set_tables(scorer, arrays)
-        return rank_all_items(scorer, train, test, honest)
+        return rank_all_items(scorer, train, test, benign)
 
     return model, evaluate

@@ -51,7 +51,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, records: Records) -> 
     """Add a checkpoint to a run's folder; the one before it is kept.
 
     Raises:
-        OSError: it cannot be written; those that were there still are.
+        RunFolderError: it cannot be written; those that were there still are.
     """
     content = {
         "run": folder.name,
@@ -105,8 +105,7 @@ def give_checkpoint(path: Path, run: str) -> None:
     """Let a checkpoint be the one of the folder of this name; where there is none, nothing happens.
 
     Raises:
-        RunFolderError: it is damaged.
-        OSError: it cannot be written.
+        RunFolderError: it is damaged, or cannot be written.
     """
     try:
         content = _content(path)

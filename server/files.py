@@ -20,8 +20,8 @@ class RunFolderError(ConfigError):
 
 
 @contextmanager
-def naming(folder: Path) -> Iterator[None]:
-    """Turn the file system's refusals into a message that names the file.
+def naming(path: Path) -> Iterator[None]:
+    """Turn the file system's refusals into a message that names the file: if nothing says which, this one.
 
     Raises:
         RunFolderError: whatever could not be read or written.
@@ -29,7 +29,8 @@ def naming(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFolderError(named(error, folder)) from error
+        where = error.filename2 or error.filename or path
+        raise RunFolderError(f"{where}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -64,41 +65,42 @@ def read(path: Path) -> bytes:
         FileNotFoundError: there is no such file.
         RunFolderError: it cannot be read.
     """
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise RunFolderError(named(error, path)) from error
-
-
-def named(error: OSError, path: Path) -> str:
-    """What the file system said, and of which file."""
-    return f"{error.filename2 or error.filename or path}: {error.strerror or error}"
+    with naming(path):
+        if path.exists():
+            return path.read_bytes()
+    raise FileNotFoundError(path)
 
 
 def replace(path: Path, *parts: bytes | memoryview, keep: Path | None = None) -> None:
     """Replace a file, and keep the one before it under another name, if asked.
 
     Whenever the machine stops, the old content or the new one is there, whole.
+
+    Raises:
+        RunFolderError: it cannot be written; the old content is still there.
     """
     aside = path.with_name(path.name + ".new")
-    try:
-        with open(aside, "wb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            aside.unlink()  # half a file on a full disk is in the way
-        raise
-    if keep is not None:
-        with suppress(FileNotFoundError):
-            os.replace(path, keep)
-    os.replace(aside, path)
-    with suppress(OSError):  # some systems cannot sync folders
-        folder = os.open(path.parent, os.O_RDONLY)
+    with naming(path):
         try:
-            os.fsync(folder)
+            with open(aside, "wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                aside.unlink()  # half a file on a full disk is in the way
+            raise
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(aside, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let names be on the disk, too; not every system can."""
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)

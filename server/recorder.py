@@ -1,4 +1,4 @@
-"""The folder a run leaves behind, and how an interrupted run finds its way back."""
+"""The folder of a run: its configuration, records, checkpoints and results."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from byzflower.server.checkpoints import (
     write_checkpoint,
 )
 from byzflower.server.config.tasks import Config
-from byzflower.server.files import RunFolderError, locked, named, naming, read, replace, sha256
+from byzflower.server.files import RunFolderError, locked, naming, read, replace, sha256
 from byzflower.server.results import (
     CONFIG,
     DIGESTS,
@@ -86,8 +86,7 @@ class Recorder:
         """
         with locked(self.folder):
             settings = {k: _toml(v) for k, v in self.config.model_dump().items() if v is not None}
-            with naming(self.folder):
-                replace(self.folder / CONFIG, tomli_w.dumps(settings).encode())
+            replace(self.folder / CONFIG, tomli_w.dumps(settings).encode())
             yield
 
     # -- results -------------------------------------------------------------------------------------
@@ -124,12 +123,11 @@ class Recorder:
             **{name: sha256(content) for name, content in files.items()},
             ROUNDS: self._digest.hexdigest(),
         }
-        with naming(self.folder):
-            self._write_records(durably=True)
-            replace(self.folder / MODEL, files[MODEL])
-            text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-            replace(self.folder / DIGESTS, text.encode())
-            replace(self.folder / RESULT, files[RESULT])  # last: where it is, the run is finished
+        self._write_records(durably=True)
+        replace(self.folder / MODEL, files[MODEL])
+        text = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
+        replace(self.folder / DIGESTS, text.encode())
+        replace(self.folder / RESULT, files[RESULT])  # last: where it is, the run is finished
         return self.result()
 
     # -- records -------------------------------------------------------------------------------------
@@ -148,15 +146,14 @@ class Recorder:
         self._unwritten.append(line)
         try:
             self._write_records()
-        except OSError as error:
+        except RunFolderError as error:
             if len(self._unwritten) == 1:  # once, not every round
-                _LOG.warning(
-                    "%s: records are kept in memory until they can be written", named(error, self.folder)
-                )
+                _LOG.warning("%s: records are kept in memory until they can be written", error)
 
     def _write_records(self, durably: bool = False) -> None:
         """Append to rounds.jsonl what is not there yet, over what an earlier attempt left half written."""
-        with open(self.folder / ROUNDS, "ab") as file:
+        path = self.folder / ROUNDS
+        with naming(path), open(path, "ab") as file:
             file.truncate(self._size)
             file.writelines(self._unwritten)
             file.flush()
@@ -182,7 +179,7 @@ class Recorder:
         """Add a checkpoint; the one before it is kept.
 
         Raises:
-            OSError: it cannot be written; those that were there still are.
+            RunFolderError: it cannot be written; those that were there still are.
         """
         self._write_records(durably=True)
         write_checkpoint(self.folder, checkpoint, Records(self._size, self._digest.hexdigest()))

@@ -12,7 +12,7 @@ from byzflower.numerics.randomness import seed_for
 def make_root_upload(
     settings: ClientSettings, samples: int, upload: str
 ) -> Callable[[int, NDArrays], NDArrays]:
-    """An honest client of the server's, which trains as the others do, on clean data of its own.
+    """A benign client of the server's, which trains as the others do, on clean data of its own.
 
     Its data is a random sample, as evenly mixed as the whole, of the training set: some clients may
     hold the same samples. It uploads no local momentum, but what it has trained this round.

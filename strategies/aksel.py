@@ -1,4 +1,4 @@
-"""Aksel: the uploads that are close to the coordinate-wise median."""
+"""Aksel: the mean of the uploads closest to the coordinate-wise median."""
 
 import torch
 

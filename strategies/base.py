@@ -1,11 +1,12 @@
-"""RobustStrategy: everything of a Flower strategy that is not the aggregation rule itself."""
+"""RobustStrategy: all of a Flower strategy that is neither the aggregation rule nor the kind of upload."""
 
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from logging import INFO, WARNING
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -16,45 +17,38 @@ from numpy.typing import NDArray
 
 from byzflower.flower.compat import array_record, array_view, wire_bytes
 from byzflower.flower.guarded import guarded
-from byzflower.numerics import memory
+from byzflower.numerics import heap
 from byzflower.numerics.columns import column_median
 from byzflower.numerics.packed_rows import PackedRows, over_contributors
-from byzflower.numerics.packs import DEFAULT_PACK_SIZE
 from byzflower.numerics.randomness import numpy_generator, seed_for
 from byzflower.numerics.rows import Rows, TooFewClients
 from byzflower.numerics.threads import one_thread
 from byzflower.strategies.leeway import hold_back
-from byzflower.strategies.pre_aggregation import PreAggregation
+from byzflower.strategies.metrics import accepted_metrics, average_metrics
+from byzflower.strategies.options import StrategyOptions, kind_of
 from byzflower.strategies.record import RoundRecord
 from byzflower.strategies.result import (
     AggregationResult,
-    Gradients,
     NumByzantine,
     capped_weights,
     count_byzantine,
+    uniform_over,
 )
 from byzflower.strategies.result import check as _check
-from byzflower.strategies.sampling import wait_for_nodes
-from byzflower.strategies.stack import is_held, misfits, stack
-from byzflower.uploads.base import (
-    CLIENT_IDS,
-    Ignored,
-    Rejection,
-    Upload,
-    UploadFormat,
-    can_be_averaged,
-)
-from byzflower.uploads.codec import collect_evaluations, collect_uploads, most_have
-from byzflower.uploads.dense import DenseUpload
-from byzflower.uploads.layout import Layout
+from byzflower.strategies.sampling import sample_clients, wait_for_nodes
+from byzflower.uploads.base import CLIENT_IDS, Ignored, Rejection, Upload
+from byzflower.uploads.codec import collect_evaluations, collect_uploads
+from byzflower.uploads.kind import UploadKind
+from byzflower.uploads.limits import is_held
 from byzflower.uploads.roster import ClaimRoster, CohortRoster, NodeRoster, Roster
-from byzflower.uploads.topk import PACK_SIZE, TopKFormat
+from byzflower.uploads.round import Aggregate, Broadcast, UploadRound, row_bytes
 
-UploadMode = Literal["weights", "gradient", "topk"]
-Densify = Literal["zero", "contributors"]
-Identity = Literal["claimed", "node"]
-UPLOAD_MODE = "upload"
-_LARGE_ROUND = 1 << 28  # bytes of uploads that arrive in so many pieces that tidying up after them pays
+# Rows of the model's size: the global one, the aggregate, the step, a rule's centres and sums.
+_MODELS = 8
+# Batches of subsets, of items, of packs.
+_TABLES_BYTES = 1 << 26
+# Bytes of uploads in a round above which freed memory is returned to the system.
+_LARGE_ROUND = 1 << 28
 
 
 class TooManySkippedRounds(RuntimeError):
@@ -65,45 +59,18 @@ class RoundTooLarge(MemoryError):
     """A round's uploads would need more memory than `max_round_bytes`."""
 
 
-class StrategyOptions(TypedDict, total=False):
-    """Options that every strategy takes; see `RobustStrategy`."""
-
-    pre: Sequence[PreAggregation]
-    server_lr: float
-    upload: UploadMode
-    pack_size: int
-    densify: Densify
-    max_client_weight: float | None
-    max_skipped_rounds: int
-    max_round_bytes: int
-    num_clients: int | None
-    identity: Identity
-    strata: Sequence[Collection[int]]
-    seed: int
-    device: str
-    fraction_train: float
-    fraction_evaluate: float
-    min_train_nodes: int
-    min_evaluate_nodes: int
-    min_available_nodes: int
-    weighted_by_key: str
-    arrayrecord_key: str
-    configrecord_key: str
-    train_metrics_aggr_fn: Any
-    evaluate_metrics_aggr_fn: Any
-
-
 class RobustStrategy(flwr_strategy.FedAvg, ABC):
-    """Base of all strategies: decode and check replies, build the matrix, apply the rule, step, record.
+    """Base of all strategies: decode replies, make rows, apply the rule, step, record.
 
-    A subclass implements `aggregate` and names its own parameters. Replies are untrusted: one that is
-    malformed in any way is quarantined, with its reason in `last_round`, and the round goes on with
-    the others. If too few are left for the rule, the global model stays; f is not lowered for it, since
-    who crashed need not be who attacks. Leave room for that: Byzantine clients may send garbage, too.
+    A subclass implements `aggregate` and names its own parameters; `upload` is the kind of upload, which it
+    is composed with. Replies are untrusted: one that is malformed in any way is quarantined, with its reason
+    in `last_round`, and the round goes on with the others. If too few are left for the rule, the global
+    model stays; f is not lowered for it, since who crashed need not be who attacks. Leave room for that:
+    Byzantine clients may send garbage, too.
     """
 
-    upload_kind: UploadFormat = DenseUpload
-    coordinate_wise: ClassVar[bool] = False  # treats columns one by one, and rows alike
+    coordinate_wise: ClassVar[bool] = False  # coordinate-wise and permutation-invariant
+    by_item: ClassVar[bool] = False  # aggregates item by item
 
     def __init__(self, **options: Unpack[StrategyOptions]) -> None:
         """Make the strategy.
@@ -115,19 +82,19 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                   the rule selects and weights is then told of the clients as
                   `AggregationResult.for_clients` says.
                 * ``server_lr`` (default 1): step size v in w <- w - v * aggregate, positive.
-                * ``upload`` ("weights", "gradient" or "topk"): what clients send. Models are turned into
-                  pseudo-gradients g_i = w - w_i, of sparse models (`TopKClient`) the packs that were
-                  sent; gradients are used as they are.
-                * ``pack_size`` (default 64): scalars in a pack of a sparse model; clients are told.
-                * ``densify`` ("zero" or "contributors"): what a rule sees of packs that a client did not
-                  send: an update of 0, or not that client. The second is for coordinate-wise rules and
-                  means.
+                * ``upload`` ("weights", "gradient" or "topk", or an `UploadKind`): what clients send. Models
+                  are turned into pseudo-gradients g_i = w - w_i, of sparse models the packs that were
+                  sent; gradients are used as they are. `TopK(ratio=0.1)` or `Moments(Adam())` say more.
+                * ``pack_size`` (default 64): of "topk", scalars in a pack; clients are told.
+                * ``densify`` ("zero" or "contributors"): of "topk", what a rule sees of packs that a client
+                  did not send: an update of 0, or not that client. The second is for coordinate-wise rules
+                  and means.
                 * ``max_client_weight`` (default none): cap, in (0, 1], on the share that one client's
                   self-reported num-examples gives it.
                 * ``max_skipped_rounds`` (default 3): rounds without an aggregate, in a row, before
                   `TooManySkippedRounds`.
-                * ``max_round_bytes`` (default 0, no limit): memory that the uploads of one round may
-                  need here; see `round_bytes`. A round that needs more is refused before it begins.
+                * ``max_round_bytes`` (default 0, no limit): memory that one round may need here; see
+                  `round_bytes`. A round that needs more is refused before it begins.
                 * ``num_clients`` (default none): simulate that many logical clients, spread evenly
                   over the nodes as cohorts. Without it every node is one client.
                 * ``identity`` ("claimed" or "node"; not with ``num_clients``): what a client is known by: the
@@ -143,9 +110,9 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """
         self.pre = tuple(options.pop("pre", ()))
         self.server_lr = options.pop("server_lr", 1.0)
-        self.upload = options.pop("upload", "weights")
-        self.pack_size = options.pop("pack_size", DEFAULT_PACK_SIZE)
-        self.densify = options.pop("densify", "zero")
+        self.upload: UploadKind = kind_of(
+            options.pop("upload", "weights"), options.pop("pack_size", None), options.pop("densify", None)
+        )
         self.max_client_weight = options.pop("max_client_weight", None)
         self.max_skipped_rounds = options.pop("max_skipped_rounds", 3)
         self.max_round_bytes = options.pop("max_round_bytes", 0)
@@ -160,60 +127,56 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             for name in ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes"):
                 options.setdefault(name, 1)  # type: ignore[misc]
         super().__init__(**options)  # type: ignore[misc]
+        self._check_options()
+        self.last_round = RoundRecord(0)
+        self.roster = self._make_roster()
+        self._sent: Broadcast | None = None
+        self._skipped_in_a_row = 0
+
+    num_byzantine: NumByzantine | None = None
+
+    def _check_options(self) -> None:
         _check(self.server_lr > 0, "server_lr must be positive", self.server_lr)
-        modes = ("weights", "gradient", "topk")
-        _check(self.upload in modes, "upload must be weights, gradient or topk", self.upload)
-        if self.upload == "topk":
-            self.upload_kind = TopKFormat(self.pack_size)
-        _check(self.pack_size >= 1, "pack_size must be at least 1", self.pack_size)
-        self._check_densify()
         cap = self.max_client_weight
         _check(cap is None or 0 < cap <= 1, "max_client_weight must be in (0, 1]", cap)
         _check(self.max_skipped_rounds >= 1, "max_skipped_rounds must be at least 1", self.max_skipped_rounds)
         _check(self.max_round_bytes >= 0, "max_round_bytes must not be negative", self.max_round_bytes)
+        count = self.num_clients
+        _check(count is None or count >= 1, "num_clients must be positive", count)
+        _check(self.identity in ("claimed", "node"), "identity must be claimed or node", self.identity)
         _check(
-            self.num_clients is None or self.num_clients >= 1,
-            "num_clients must be positive",
-            self.num_clients,
-        )
-        names = ("claimed", "node")
-        _check(self.identity in names, "identity must be claimed or node", self.identity)
-        _check(
-            self.num_clients is None or self.identity == "claimed",
+            count is None or self.identity == "claimed",
             "with num_clients the server names the clients: identity must be claimed",
             self.identity,
         )
         named = sorted(client for group in self.strata for client in group)
         _check(
-            not named or named == list(range(self.num_clients or 0)),
-            f"strata must hold each of the {self.num_clients} logical clients once",
+            not named or named == list(range(count or 0)),
+            f"strata must hold each of the {count} logical clients once",
             f"{len(named)} ids",
         )
-        self.last_round = RoundRecord(0)
-        self._layout: Layout | None = None
-        self._global: NDArray[Any] = np.empty(0)
-        self.roster = self._make_roster()
-        self._skipped_in_a_row = 0
+        self._check_upload()
 
-    num_byzantine: NumByzantine | None = None
+    def _check_upload(self) -> None:
+        rule, kind = type(self), self.upload
+        fits = rule.by_item == kind.by_item
+        _check(fits, f"{rule.__name__} cannot read uploads of this kind", kind.name)
+        alone = not kind.owns_step or self.server_lr == 1
+        _check(alone, f"of {kind.name} uploads the step is the clients': server_lr must be 1", self.server_lr)
+        if not kind.by_contributors:
+            return
+        own = rule.aggregate_contributors is not RobustStrategy.aggregate_contributors
+        able = rule.coordinate_wise or own
+        reason = f"densify must be zero: {rule.__name__} is neither coordinate-wise nor a mean"
+        _check(able, reason, "contributors")
+        _check(not self.pre, "densify must be zero with pre-aggregations", "contributors")
 
     def _make_roster(self) -> Roster:
         if self.num_clients is not None:
             return CohortRoster(self.num_clients)
         return ClaimRoster() if self.identity == "claimed" else NodeRoster()
 
-    def _check_densify(self) -> None:
-        rule, mode = type(self), self.densify
-        _check(mode in ("zero", "contributors"), "densify must be zero or contributors", mode)
-        if mode == "zero":
-            return
-        own = rule.aggregate_contributors is not RobustStrategy.aggregate_contributors
-        _check(
-            rule.coordinate_wise or own,
-            f"densify must be zero: {rule.__name__} is neither coordinate-wise nor a mean",
-            mode,
-        )
-        _check(not self.pre, "densify must be zero with pre-aggregations", mode)
+    # -- the rule --------------------------------------------------------------------------------
 
     @abstractmethod
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
@@ -272,11 +235,11 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             rows = step.apply(rows, self.num_byzantine, self.round_seed(f"pre-{i}"))
         return rows
 
-    def apply(self, gradients: Gradients, weights: torch.Tensor) -> AggregationResult:
+    def apply(self, gradients: Any, weights: torch.Tensor) -> AggregationResult:
         """Apply pre-aggregations and rule.
 
         Args:
-            gradients: (n, d) finite rows, ordered by client id, or sparse ones (`PackedRows`).
+            gradients: what `UploadRound.gradients` gives, of n clients: a finite (n, d) matrix, or rows.
             weights: (n,) float64, sums to 1.
 
         Returns:
@@ -287,11 +250,12 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         """
         # Work on all cores is done by blocks; what remains is small, and must not depend on their number.
         with one_thread():
-            if isinstance(gradients, PackedRows) and self.densify == "contributors":
-                return hold_back(gradients, self.aggregate_contributors(gradients, weights))
+            if self.upload.by_contributors:
+                packed = PackedRows.of_matrix(gradients)
+                return hold_back(packed, self.aggregate_contributors(packed, weights))
             dense = gradients.matrix() if isinstance(gradients, Rows) else gradients
             rows = self.pre_aggregate(dense)
-            return self.aggregate(rows, rows.claims(weights)).for_clients(rows)
+            return self.aggregate(rows, rows.from_clients(weights)).for_clients(rows)
 
     def count_byzantine(self, rows: Rows) -> int:
         """Return f for a round: `num_byzantine` itself, or that fraction of the clients, rounded down.
@@ -304,24 +268,32 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         return count_byzantine(self.num_byzantine or 0, rows.num_clients)
 
     @property
+    def sent(self) -> Broadcast:
+        """What this round's clients were sent.
+
+        Raises:
+            RuntimeError: before the first round.
+        """
+        if self._sent is None:
+            raise RuntimeError("aggregate_train before configure_train: the global model is not known")
+        return self._sent
+
+    @property
     def layers(self) -> Sequence[slice]:
         """Columns of each trained array of the model; empty before the first round."""
-        return () if self._layout is None else self._layout.parameter_slices
+        return () if self._sent is None else self._sent.layout.parameter_slices
 
     def round_seed(self, purpose: str) -> int:
         """Seed of one use of randomness in this round's aggregation."""
         return seed_for(self.seed, purpose, self.last_round.round)
 
-    def client_config(self) -> dict[str, str | int]:
-        """What clients must know to upload what this strategy reads."""
-        packs = {PACK_SIZE: self.pack_size} if self.upload == "topk" else {}
-        return {UPLOAD_MODE: self.upload, **packs}
+    def follow(self, other: "RobustStrategy") -> None:
+        """Share another strategy's seed and record: this rule is a part of it."""
+        self.seed, self.last_round = other.seed, other.last_round
 
     def start(self, grid: Grid, *args: Any, **kwargs: Any) -> flwr_strategy.Result:
         """Run all rounds, as Flower's own strategies do; real nodes are listened to as `GuardedGrid` says."""
         return super().start(guarded(grid), *args, **kwargs)
-
-    # -- sending ---------------------------------------------------------------------------------
 
     def summary(self) -> None:
         """Log the strategy's settings."""
@@ -331,6 +303,21 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         for name, value in settings.items():
             log(INFO, "\t│\t├── %s: %s", name, getattr(value, "__name__", value))
 
+    # -- sending ---------------------------------------------------------------------------------
+
+    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Begin a round from this global model; returns the arrays to send.
+
+        Raises:
+            ValueError: the model's arrays changed since the first round.
+        """
+        broadcast = self.upload.broadcast(arrays)
+        sent = Broadcast.of(broadcast)
+        if self._sent is not None and sent.layout != self._sent.layout:
+            raise ValueError("the global model's arrays changed between rounds")
+        self._sent, self.last_round = sent, RoundRecord(server_round)
+        return broadcast
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -339,24 +326,29 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             RoundTooLarge: their uploads would need more than `max_round_bytes`.
         """
-        self.set_global(server_round, {name: array_view(array) for name, array in arrays.items()})
-        config.update(self.client_config())
+        model = {name: array_view(array) for name, array in arrays.items()}
+        broadcast = self.set_global(server_round, model)
+        if broadcast is not model:
+            arrays = array_record(dict(broadcast))
+        config.update(self.upload.told())
         messages = self._messages(
             server_round, arrays, config, grid, MessageType.TRAIN, self.fraction_train, self.min_train_nodes
         )
         asked = sum(len(clients) for clients in self.roster.asked.values())
         self._check_size(asked)
-        self.last_round.bytes_down = asked * self._require_layout().nbytes
+        self.last_round.bytes_down = asked * self.sent.layout.nbytes
         self.last_round.wire_bytes["down"] = sum(wire_bytes(m.content) for m in messages[:1]) * len(messages)
         return messages
 
     def round_bytes(self, clients: int) -> int:
-        """Memory, in bytes, that the uploads of so many clients need here while they are aggregated.
+        """Memory, in bytes, that a round with so many clients needs here while it is aggregated.
 
-        Each is there as it arrived and as a row of the matrix; a tenth of that is left to the rule.
+        What a client sends beyond what it was asked for is not in it, nor are the n x n distances of rules
+        that compare clients.
         """
-        layout = self._require_layout()
-        return math.ceil(2.2 * clients * layout.width * layout.row_dtype.itemsize)
+        layout = self.sent.layout
+        uploads = clients * self.upload.upload_bytes(layout)
+        return math.ceil(uploads + _MODELS * row_bytes(layout) + _TABLES_BYTES)
 
     def _check_size(self, clients: int) -> None:
         needed = self.round_bytes(clients)
@@ -370,15 +362,8 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the global model to a sample of nodes, or of the clients that they host."""
-        return self._messages(
-            server_round,
-            arrays,
-            config,
-            grid,
-            MessageType.EVALUATE,
-            self.fraction_evaluate,
-            self.min_evaluate_nodes,
-        )
+        fraction, minimum = self.fraction_evaluate, self.min_evaluate_nodes
+        return self._messages(server_round, arrays, config, grid, MessageType.EVALUATE, fraction, minimum)
 
     def _messages(
         self,
@@ -414,58 +399,36 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
             count = min(len(nodes), max(int(len(nodes) * fraction), minimum))
             sample = sorted(random.choice(len(nodes), count, replace=False))
             return {nodes[i]: [*hosted[nodes[i]]] for i in sample}
-        chosen = self._sample(self.num_clients, fraction, random)
+        chosen = sample_clients(self.num_clients, self.strata, fraction, random)
         asked = {node: sorted(chosen.intersection(hosted[node])) for node in nodes}
         return {node: clients for node, clients in asked.items() if clients}
 
-    def _sample(self, num_clients: int, fraction: float, random: np.random.Generator) -> set[int]:
-        """Draw logical clients, of every stratum as many as its size asks for."""
-        count = max(1, int(num_clients * fraction))
-        drawn: set[int] = set()
-        for group in self.strata or [list(range(num_clients))]:
-            share = round(count * len(group) / num_clients)
-            drawn.update(group[i] for i in random.choice(len(group), share, replace=False).tolist())
-        return drawn
-
     # -- receiving -------------------------------------------------------------------------------
-
-    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Remember the global model that this round's clients start from.
-
-        Raises:
-            ValueError: the model's arrays changed since the first round.
-        """
-        layout = Layout.of(arrays)
-        if self._layout is not None and layout != self._layout:
-            raise ValueError("the global model's arrays changed between rounds")
-        self._layout = layout
-        self._global = layout.row(list(arrays.values()))
-        self.last_round = RoundRecord(server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate what can be trusted to be well-formed; see the class."""
-        started = time.perf_counter()
-        layout = self._require_layout()
-        replies = list(replies)
-        self.last_round.wire_bytes["up"] = sum(wire_bytes(m.content) for m in replies if m.has_content())
-        uploads, rejections, ignored = collect_uploads(
-            replies, self.upload_kind, layout, self.roster, self.weighted_by_key
-        )
-        self.last_round.ignored = ignored
-        _log_ignored(server_round, ignored)
-        self.last_round.seconds["decode"] = time.perf_counter() - started
+        uploads, rejections = self._decode([*replies])
         row = self.aggregate_uploads(uploads, rejections)
-        metrics = self._train_metrics(uploads)
-        if row is None:
-            return None, metrics
-        return array_record(dict(zip(layout.names, layout.arrays(row), strict=True))), metrics
+        reported = accepted_metrics(uploads, self.last_round.clients)
+        metrics = average_metrics(reported, self._average_train, self.weighted_by_key)
+        return (None if row is None else array_record(self.upload.model(row, self.sent.layout))), metrics
+
+    def _decode(self, replies: list[Message]) -> tuple[list[Upload], list[Rejection]]:
+        record = self.last_round
+        with self._timed("decode"):
+            record.wire_bytes["up"] = sum(wire_bytes(m.content) for m in replies if m.has_content())
+            uploads, rejections, record.ignored = collect_uploads(
+                replies, self.upload, self.sent.layout, self.roster, self.weighted_by_key
+            )
+        _log_ignored(record.round, record.ignored)
+        return uploads, rejections
 
     def aggregate_uploads(
         self, uploads: Sequence[Upload], rejections: Iterable[Rejection] = ()
     ) -> NDArray[Any] | None:
-        """Apply the rule to well-formed uploads and step the global model.
+        """Make rows of well-formed uploads, apply the rule, step, and record all of it.
 
         Args:
             uploads: of distinct clients, of this strategy's kind.
@@ -477,52 +440,68 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         Raises:
             TooManySkippedRounds: as the class says.
         """
-        layout, record = self._require_layout(), self.last_round
+        record = self.last_round
         record.rejections += rejections
+        with self._timed("decode"):
+            self._weigh(uploads)
+            rows = self.upload.rows(uploads, self.sent, self.server_lr)
+            self._note_arrivals(rows)
+        new = None
+        with self._timed("aggregate"):
+            try:
+                new = self._step(rows)
+            except TooFewClients as reason:
+                record.skipped = str(reason)
+        self._count_skips(record)
+        return new
+
+    def _step(self, rows: UploadRound) -> NDArray[Any]:
+        if not rows.client_ids:
+            raise TooFewClients("no usable upload arrived")
+        weights = capped_weights(torch.from_numpy(rows.num_examples), self.max_client_weight)
+        result = self.apply(rows.gradients(self.device), weights.to(self.device))
+        new = self.upload.step(rows, self._aggregate_of(result, rows, weights), self.sent, self.server_lr)
+        if not is_held(new, self.sent.layout):
+            raise TooFewClients("the new model would not be finite")
+        self.upload.taken(new, self.sent)
+        self._note(rows.client_ids, result)
+        return new
+
+    def _aggregate_of(self, result: AggregationResult, rows: UploadRound, weights: torch.Tensor) -> Aggregate:
+        """What the step needs to know of a rule's result."""
+        share = result.weights
+        if result.selected is not None:
+            share = uniform_over(result.selected.cpu(), weights)
+        buffers = rows.buffers
+        if buffers.shape[1]:
+            buffers = self.aggregate_buffers(buffers, result, weights)
+        else:
+            buffers = buffers.new_empty(0)
+        moves = None if result.moves is None else result.moves.cpu()
+        return Aggregate(result.gradient.cpu(), weights if share is None else share.cpu(), buffers, moves)
+
+    # -- the record ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        started, seconds = time.perf_counter(), self.last_round.seconds
+        yield
+        seconds[what] = seconds.get(what, 0.0) + time.perf_counter() - started
+
+    def _weigh(self, uploads: Sequence[Upload]) -> None:
+        record, layout = self.last_round, self.sent.layout
         sent = [size for upload in uploads for size in upload.client_bytes(layout)]
         record.bytes_up = sum(sent)
-        if self.upload == "topk" and sent:
-            record.info["bytes-to-dense"] = record.bytes_up / (len(sent) * layout.nbytes)
-        started = time.perf_counter()
-        if sum(sent) >= _LARGE_ROUND:
-            memory.give_back()
-        matrix = self._stack(uploads, layout)
-        record.rejections += self.roster.settle(matrix.client_ids, matrix.rejections)
-        record.clients = matrix.client_ids
-        record.masks = matrix.masks
-        record.seconds["decode"] = record.seconds.get("decode", 0.0) + time.perf_counter() - started
+        record.info.update(self.upload.info(record.bytes_up, len(sent), layout))
+        if record.bytes_up >= _LARGE_ROUND:
+            heap.trim()
+
+    def _note_arrivals(self, rows: UploadRound) -> None:
+        record = self.last_round
+        record.rejections += self.roster.settle(rows.client_ids, rows.rejections)
+        record.clients, record.masks = rows.client_ids, rows.masks
         for rejection in record.rejections:
             log(WARNING, "round %d: client %d quarantined: %s", record.round, *rejection)
-        started = time.perf_counter()
-        try:
-            row = self._step(matrix, layout)
-        except TooFewClients as reason:
-            row, record.skipped = None, str(reason)
-        record.seconds["aggregate"] = time.perf_counter() - started
-        self._count_skips(record)
-        return row
-
-    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> Any:
-        """Bring uploads into the order of their clients' ids; leave out those that nothing can be made of."""
-        stacked = stack(uploads, None if self.upload == "gradient" else self._global, layout)
-        return stacked.without(misfits(stacked, self._global, self.server_lr, layout))
-
-    def _step(self, matrix: Any, layout: Layout) -> NDArray[Any]:
-        n = len(matrix.client_ids)
-        if n == 0:
-            raise TooFewClients("no usable upload arrived")
-        weights = capped_weights(torch.from_numpy(matrix.num_examples), self.max_client_weight)
-        result = self.apply(matrix.gradients(self.device), weights.to(self.device))
-        step = np.empty_like(self._global)
-        step[: layout.d] = result.gradient.cpu().numpy()
-        step[: layout.d] *= self.server_lr
-        if layout.num_buffers:
-            step[layout.d :] = self.aggregate_buffers(matrix.buffers, result, weights).numpy()
-        new: NDArray[Any] = np.subtract(self._global, step, out=step)
-        if not is_held(new, layout):
-            raise TooFewClients("the new model would not be finite")
-        self._note(matrix.client_ids, result)
-        return new
 
     def _note(self, clients: list[int], result: AggregationResult) -> None:
         record = self.last_round
@@ -546,34 +525,18 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
                 f"(max_skipped_rounds={self.max_skipped_rounds}); the last because {record.skipped}"
             )
 
-    def _require_layout(self) -> Layout:
-        if self._layout is None:
-            raise RuntimeError("aggregate_train before configure_train: the global model is not known")
-        return self._layout
-
     # -- state -----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """What must be saved with the model to go on later with the same result."""
-        return {"skipped_in_a_row": np.array(self._skipped_in_a_row)}
+        return {"skipped_in_a_row": np.array(self._skipped_in_a_row), **self.upload.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what `state_dict` gave."""
         self._skipped_in_a_row = int(state["skipped_in_a_row"])
+        self.upload.load_state_dict(state)
 
-    # -- metrics ---------------------------------------------------------------------------------
-
-    def _train_metrics(self, uploads: Sequence[Upload]) -> MetricRecord | None:
-        accepted = set(self.last_round.clients)
-        clients = [
-            (size, metrics)
-            for upload in uploads
-            for client, size, metrics in zip(
-                upload.client_ids, upload.num_examples.tolist(), upload.metrics, strict=True
-            )
-            if client in accepted
-        ]
-        return self._average(clients, self._average_train)
+    # -- evaluation ------------------------------------------------------------------------------
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Average the clients' metrics, leaving out malformed replies."""
@@ -581,39 +544,7 @@ class RobustStrategy(flwr_strategy.FedAvg, ABC):
         for client, reason in rejections:
             log(WARNING, "round %d: evaluation of client %d ignored: %s", server_round, client, reason)
         _log_ignored(server_round, ignored)
-        return self._average(clients, self._average_evaluate)
-
-    def _average(
-        self, clients: Sequence[tuple[float, dict[str, float]]], average: Any
-    ) -> MetricRecord | None:
-        """Average the metrics that most clients report, over the clients that report them all.
-
-        A metric that is not finite, or beyond `MAX_METRIC`, is none. Weighted by size, or by the user's
-        function if there is one (Flower's default is that of this method, one record at a time).
-        """
-        reported = [{k: v for k, v in metrics.items() if can_be_averaged(v)} for _, metrics in clients]
-        keys = most_have(reported)
-        clients = [
-            (size, own)
-            for (size, _), own in zip(clients, reported, strict=True)
-            if all(key in own for key in keys)
-        ]
-        if not clients:
-            return None
-        if average is None:
-            total = math.fsum(size for size, _ in clients)
-            shares = [size / total for size, _ in clients]
-            return MetricRecord(
-                {k: sum(s * m[k] for s, (_, m) in zip(shares, clients, strict=True)) for k in keys}
-            )
-        contents = [
-            RecordDict(
-                {"metrics": MetricRecord({self.weighted_by_key: size, **{k: metrics[k] for k in keys}})}
-            )
-            for size, metrics in clients
-        ]
-        result: MetricRecord = average(contents, self.weighted_by_key)
-        return result
+        return average_metrics(clients, self._average_evaluate, self.weighted_by_key)
 
 
 def _log_ignored(server_round: int, ignored: Iterable[Ignored]) -> None:
@@ -644,20 +575,20 @@ class RememberingStrategy(RobustStrategy):
 
     previous: torch.Tensor | None = None
 
-    def apply(self, gradients: Gradients, weights: torch.Tensor) -> AggregationResult:
-        """See `RobustStrategy`; remembers the aggregate."""
+    def apply(self, gradients: Any, weights: torch.Tensor) -> AggregationResult:
+        """Apply the rule, and remember the aggregate."""
         result = super().apply(gradients, weights)
         if torch.isfinite(result.gradient).all():
             self.previous = result.gradient.clone()  # the caller may step in place
         return result
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """See `RobustStrategy`."""
+        """With the last aggregate."""
         previous = np.empty(0) if self.previous is None else self.previous.cpu().numpy()
         return {**super().state_dict(), "previous": previous}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `RobustStrategy`."""
+        """Restore it."""
         super().load_state_dict(state)
         previous = torch.from_numpy(np.array(state["previous"])).to(self.device)
         self.previous = previous if len(previous) else None

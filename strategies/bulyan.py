@@ -37,7 +37,7 @@ def bulyan(gradients: Gradients, num_byzantine: int) -> AggregationResult:
 
 
 def _select(distances: torch.Tensor, count: int, f: int) -> torch.Tensor:
-    """Boolean (n,): the `count` rows that Krum chooses one after the other, each taken away."""
+    """Boolean (n,): the `count` rows that Krum selects one after the other, without replacement."""
     remaining = torch.ones(len(distances), dtype=torch.bool, device=distances.device)
     for _ in range(count):
         left = remaining.nonzero().squeeze(1)

@@ -50,7 +50,7 @@ def caf(gradients: Gradients, num_byzantine: int) -> AggregationResult:
 
 
 def _top_direction(distances: torch.Tensor, weights: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Top eigenvalue of the weighted covariance, and squared projections on its eigenvector, to scale.
+    """Top eigenvalue of the weighted covariance, and squared projections on its eigenvector, up to a factor.
 
     Rows of weight zero are left out: their projections are given as zero.
     """
@@ -65,7 +65,7 @@ def _top_direction(distances: torch.Tensor, weights: torch.Tensor) -> tuple[floa
 
 
 def _top_eigenpair(matrix: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Largest eigenvalue of a symmetric (k, k) matrix and its eigenvector, to the last digits."""
+    """Largest eigenvalue of a symmetric (k, k) matrix and its eigenvector, to machine precision."""
     k = len(matrix)
     if k >= _MANY_ROWS and bool(matrix.any()):
         product = LinearOperator(

@@ -7,7 +7,8 @@ import torch
 from byzflower.numerics.distances import distances_to_mixture, with_point
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RememberingStrategy, StrategyOptions
+from byzflower.strategies.base import RememberingStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
 

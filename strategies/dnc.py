@@ -1,4 +1,4 @@
-"""Divide and conquer: no upload may stand out in the direction in which they differ most."""
+"""Divide and conquer: drops outliers along the direction in which the uploads differ most."""
 
 import math
 from typing import Unpack
@@ -8,8 +8,9 @@ import torch
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.krum import best_rows
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,
@@ -68,7 +69,7 @@ def _check_options(c: float, niters: int, b: int) -> None:
 
 
 def _outlyingness(sampled: torch.Tensor) -> torch.Tensor:
-    """Squared projections of centred rows on their top right singular vector, to a factor: (n, b) -> (n,).
+    """Squared projections of centred rows on their top right singular vector, up to a factor: (n, b) -> (n,).
 
     They are the entries of the top left singular vector times the singular value, which the n x n Gram
     matrix has.
@@ -77,7 +78,7 @@ def _outlyingness(sampled: torch.Tensor) -> torch.Tensor:
     centred = centred - centred.mean(dim=0)
     values, vectors = torch.linalg.eigh(centred @ centred.T)
     squares = vectors[:, -1] ** 2
-    # Rows equally far differ by rounding only, which differs between machines: let them tie.
+    # Equal distances differ by rounding, which depends on the machine: they must tie.
     outlyingness: torch.Tensor = values[-1] * squares.mul(2.0**32).round()
     return outlyingness
 

@@ -1,4 +1,4 @@
-"""FedSign: clients whose signs are not suspiciously alike."""
+"""FedSign: excludes clients whose signs are suspiciously similar."""
 
 import torch
 
@@ -29,7 +29,7 @@ def fedsign(gradients: Gradients, weights: torch.Tensor | None = None) -> Aggreg
     n = rows.n
     require(n >= 2, "FedSign", "n >= 2", n)
     density = _attack_density(rows)
-    # Rounding must not part rows that are equally alike.
+    # Rows that are equally similar must not be separated by rounding.
     selected = density <= density.mean() + 1e-12
     info = {"least_density": float(density.min()), "greatest_density": float(density.max())}
     return average(rows, selected, weights, info)

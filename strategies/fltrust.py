@@ -1,4 +1,4 @@
-"""FLTrust: uploads count as far as they agree with a gradient on the server's own data."""
+"""FLTrust: uploads are weighted by their agreement with a gradient on the server's own data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Unpack
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from byzflower.numerics.rows import Rows, TooFewClients
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import AggregationResult, Gradients, check
 
 RootUpload = Callable[[int, list[NDArray[Any]]], Sequence[NDArray[Any]]]
@@ -51,7 +52,7 @@ class FLTrust(RobustStrategy):
 
         Args:
             root_upload: called once a round as ``root_upload(server_round, arrays)`` with the global model's
-                arrays, in order; returns what an honest client that holds the server's own, clean data
+                arrays, in order; returns what a benign client that holds the server's own, clean data
                 would upload: with ``upload="weights"`` the arrays of the model trained there.
             options: see `RobustStrategy`.
         """
@@ -59,10 +60,10 @@ class FLTrust(RobustStrategy):
         self.root_upload = root_upload
         self._root_gradient: torch.Tensor | None = None
 
-    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """See `RobustStrategy`; forgets the last round's root gradient."""
-        super().set_global(server_round, arrays)
+    def set_global(self, server_round: int, arrays: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """Begin a round; its root gradient is computed when it is needed."""
         self._root_gradient = None
+        return super().set_global(server_round, arrays)
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `fltrust`.
@@ -76,13 +77,11 @@ class FLTrust(RobustStrategy):
         return fltrust(gradients, self._root_gradient.to(gradients.device, gradients.dtype))
 
     def _make_root_gradient(self) -> torch.Tensor:
-        layout = self._require_layout()
-        arrays = self.root_upload(self.last_round.round, layout.arrays(self._global.copy()))
+        layout, start = self.sent
+        arrays = self.root_upload(self.last_round.round, layout.arrays(start.copy()))
         shapes = tuple(np.shape(array) for array in arrays)
         check(shapes == layout.shapes, f"root_upload must return arrays of shapes {layout.shapes}", shapes)
-        row = layout.row([np.asarray(array) for array in arrays])
-        if self.upload != "gradient":
-            row = self._global - row
+        row = self.upload.pseudo_gradient(layout.row([np.asarray(array) for array in arrays]), self.sent)
         if not np.isfinite(row).all():
             raise TooFewClients("the root upload is not finite")
         return torch.from_numpy(row[: layout.d])

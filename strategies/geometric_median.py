@@ -7,15 +7,15 @@ import torch
 from byzflower.numerics.distances import distances_to_mixture
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
 
-# A step this short, relative to the rows' distances, is the last; so is that of this number.
+# Steps end when one is this short relative to the rows' distances, or after this many.
 TOLERANCE = 1e-6
 _MOST_STEPS = 10_000
-# Pairwise distances of float64 tell the directions of rows to which the others' distances are at least this
-# part of their own.
+# Float64 distances determine a row's direction if the others' distances are at least this share of its own.
 _REACH = 1e9
 
 
@@ -26,8 +26,8 @@ def geometric_median(
     """Approximate the weighted geometric median by smoothed Weiszfeld steps (RFA; Pillutla et al., 2022).
 
     From the weighted mean z, a_i = w_i / max(nu, ||x_i - z||), z = sum a_i x_i / sum a_i. As z is always a
-    mixture of rows, pairwise distances are all that the steps need. A step shortens what far rows with a
-    share p of the weight pull by, a factor p / (1 - p) remains: so a given few steps leave no bound on it.
+    mixture of rows, pairwise distances are all that the steps need. A step reduces the pull of far rows with
+    a share p of the weight by a factor p / (1 - p) only, so a fixed number of steps does not bound it.
 
     Args:
         gradients: (n, d) pseudo-gradients.
@@ -68,10 +68,10 @@ def _weiszfeld(
 
 
 def _reach(distances: torch.Tensor, weights: torch.Tensor, nu: float) -> torch.Tensor | None:
-    """How rows that are too far away for float64 must be mixed with the middle one, (n, n); None if none is.
+    """Mixing matrix (n, n) that moves rows too far away for float64 towards the middle row; None if none is.
 
-    Moved towards the middle row, to a billion times the distance that most are within, they pull as before:
-    what counts of far rows is their direction.
+    Moved to a billion times the distance that most are within, they pull as before: of far rows, only the
+    direction matters.
     """
     middle = int((distances @ weights).argmin())
     ascending, order = distances[middle].sort()

@@ -1,4 +1,4 @@
-"""LASA: sparsified uploads, filtered layer by layer."""
+"""LASA: sparsified uploads, averaged layer by layer over those that are ordinary there."""
 
 from collections.abc import Sequence
 from typing import Unpack
@@ -7,8 +7,9 @@ import torch
 
 from byzflower.numerics.columns import count_signs, middle_value
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.layers import combine_layers, split_layers
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.pre_aggregation import Sparsify
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
 
@@ -65,7 +66,7 @@ def _ordinary(layer: Rows, lambda_n: float, lambda_d: float) -> torch.Tensor:
 def _within(values: torch.Tensor, width: float) -> torch.Tensor:
     """Boolean (n,): no farther from the median than `width` robust standard deviations; never all False."""
     deviations = (values - middle_value(values)).abs()
-    # The nearest one always passes, also in a narrow band.
+    # The nearest one always passes, however narrow the band.
     limit = torch.maximum(width * _MAD_TO_STD * middle_value(deviations), deviations.min())
     return deviations <= limit
 

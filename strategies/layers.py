@@ -1,4 +1,4 @@
-"""Rows taken apart into the layers of the model."""
+"""Splitting rows into the model's layers, and combining layers."""
 
 from collections.abc import Sequence
 

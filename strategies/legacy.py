@@ -1,4 +1,4 @@
-"""Any of our strategies for projects on Flower's NumPyClient + ServerAppComponents API."""
+"""Adapter of any `RobustStrategy` to Flower's older NumPyClient + ServerAppComponents API."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -72,12 +72,15 @@ class LegacyStrategy(LegacyFedAvg):
     ) -> list[tuple[ClientProxy, FitIns]]:
         """Remember the global model, then sample as Flower's FedAvg does."""
         arrays = parameters_to_ndarrays(parameters)
-        self.robust.set_global(server_round, {str(i): array for i, array in enumerate(arrays)})
+        model = {str(i): array for i, array in enumerate(arrays)}
+        sent = self.robust.set_global(server_round, model)
+        if sent is not model:
+            parameters = ndarrays_to_parameters([*sent.values()])
         instructions: list[tuple[ClientProxy, FitIns]] = super().configure_fit(
             server_round, parameters, client_manager
         )
         for _, fit in instructions:
-            fit.config = {**fit.config, "server-round": server_round, **self.robust.client_config()}
+            fit.config = {**fit.config, "server-round": server_round, **self.robust.upload.told()}
         nodes = [node_id_of(proxy) for proxy, _ in instructions]
         self.robust.roster.ask({node: [node] for node in nodes})
         return instructions
@@ -123,7 +126,9 @@ class LegacyStrategy(LegacyFedAvg):
         metrics = _averaged(self.fit_metrics_aggregation_fn, kept)
         if row is None:
             return None, metrics
-        return ndarrays_to_parameters(self.robust._require_layout().arrays(row)), metrics
+        return ndarrays_to_parameters(
+            [*self.robust.upload.model(row, self.robust.sent.layout).values()]
+        ), metrics
 
     def aggregate_evaluate(
         self,
@@ -131,7 +136,7 @@ class LegacyStrategy(LegacyFedAvg):
         results: list[tuple[ClientProxy, EvaluateRes]],
         failures: list[tuple[ClientProxy, EvaluateRes] | BaseException],
     ) -> tuple[float | None, dict[str, Scalar]]:
-        """Average the losses of the clients whose status, size and loss are believable, and their metrics.
+        """Average losses and metrics of the clients whose status, size and loss are believable.
 
         A loss is believable if it is finite and at most `MAX_METRIC`. A user's function is given the
         metrics as `_averaged` says.
@@ -155,13 +160,9 @@ class LegacyStrategy(LegacyFedAvg):
         claimed = result.metrics.get(CLIENT_ID, node)
         client = int(claimed) if is_client_id(claimed) else node
         size = check_num_examples(result.num_examples)
-        layout = self.robust._require_layout()
-        arrays = decode_arrays(result.parameters, layout.nbytes)
-        names = self.robust.upload_kind.names(layout)
-        named = {names[i] if i < len(names) else str(i): array for i, array in enumerate(arrays)}
-        return self.robust.upload_kind.from_payload(
-            named, layout, [client], np.array([size]), [{}], cohort=False
-        )
+        kind, layout = self.robust.upload, self.robust.sent.layout
+        named = kind.named(decode_arrays(result.parameters, layout.nbytes), layout)
+        return kind.decode(named, layout, [client], np.array([size]), [{}], cohort=False)
 
 
 def decode_arrays(parameters: Parameters, max_bytes: int) -> NDArrays:

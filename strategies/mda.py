@@ -1,17 +1,14 @@
 """Minimum-diameter averaging."""
 
-from typing import Unpack
-
 import torch
 
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.subsets import cheapest_subset
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.best_subset import BestSubsetStrategy
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,
-    NumByzantine,
     average,
     check,
     check_num_byzantine,
@@ -53,26 +50,8 @@ def mda(gradients: Gradients, num_byzantine: int, max_subsets: int = 20_000) -> 
     return average(rows, selected, info={"exact": float(exact)})
 
 
-class MDA(RobustStrategy):
+class MDA(BestSubsetStrategy):
     """Mean of the n-f uploads of least diameter."""
-
-    def __init__(
-        self,
-        num_byzantine: NumByzantine = 0,
-        max_subsets: int = 20_000,
-        **options: Unpack[StrategyOptions],
-    ) -> None:
-        """Make the strategy.
-
-        Args:
-            num_byzantine: f, or the fraction of the clients that replied.
-            max_subsets: up to so many subsets are all tried, else only every upload with its nearest
-                ones (the round's info says which).
-            options: see `RobustStrategy`.
-        """
-        super().__init__(**options)
-        self.num_byzantine = num_byzantine
-        self.max_subsets = max_subsets
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
         """Apply `mda`."""

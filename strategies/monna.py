@@ -6,8 +6,9 @@ import torch
 
 from byzflower.numerics.columns import column_median
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.krum import best_rows
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,

@@ -1,11 +1,12 @@
-"""Norm clipping: no upload counts for more than a given length."""
+"""Norm clipping: every upload is scaled down to a given norm."""
 
 from typing import Unpack
 
 import torch
 
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check
 
@@ -34,7 +35,7 @@ class NormClipping(RobustStrategy):
         """Make the strategy.
 
         Args:
-            max_norm: M, positive; of the size of honest pseudo-gradients.
+            max_norm: M, positive; of the order of benign pseudo-gradients' norms.
             options: see `RobustStrategy`.
         """
         super().__init__(**options)

@@ -20,7 +20,8 @@ class RoundRecord:
             replies, words about clients that are not their own, claims of ids.
         selected: ids that the rule kept, for rules that select.
         weights: weight of each of `clients` in the aggregate, for rules that weight.
-        dropped: ids that the rule left out, and why, for rules that say.
+        dropped: ids that the rule left out, and why, for rules that say; also whose step was not taken in
+            an item or a pack (see `leeway`).
         masks: (n, P) bool, the packs that each of `clients` sent; None unless uploads are sparse.
         skipped: why the global model stayed as it was, or None.
         info: numbers that the rule reports.

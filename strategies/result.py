@@ -1,4 +1,4 @@
-"""What every aggregation rule returns, and how it says what it needs."""
+"""The result of a rule, and checks of its parameters and requirements."""
 
 import math
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ class AggregationResult:
         weights: (n,) the weights of the rows in the aggregate, for rules that weight; else None.
         info: numbers worth recording, e.g. scores' extremes.
         reasons: why rows were left out, by position, for rules that say.
+        moves: boolean (d,), the columns that may step; None for all.
     """
 
     gradient: torch.Tensor
@@ -29,15 +30,16 @@ class AggregationResult:
     weights: torch.Tensor | None = None
     info: Mapping[str, float] = field(default_factory=dict)
     reasons: Mapping[int, str] = field(default_factory=dict)
+    moves: torch.Tensor | None = None
 
     def for_clients(self, rows: Rows) -> "AggregationResult":
-        """Say `selected` and `weights` of the clients that the rows were made of.
+        """The result with `selected` and `weights` of the clients that the rows were made of.
 
-        A client's weight is what its upload got through all pre-aggregations (of a sparsified upload:
-        through what was left of it). It is selected if it entered a row that was.
+        A client's weight is that of its upload through all pre-aggregations (of a sparsified upload: of what
+        was left of it). It is selected if it entered a selected row.
         """
-        selected = None if self.selected is None else rows.spread(self.selected.double()) > 0
-        weights = None if self.weights is None else rows.spread(self.weights)
+        selected = None if self.selected is None else rows.to_clients(self.selected.double()) > 0
+        weights = None if self.weights is None else rows.to_clients(self.weights)
         return replace(self, selected=selected, weights=weights)
 
 
@@ -89,7 +91,7 @@ def average(
     weights: torch.Tensor | None = None,
     info: Mapping[str, float] | None = None,
 ) -> AggregationResult:
-    """The mean of the selected rows, the way rules that select end.
+    """The mean of the selected rows: the last step of rules that select.
 
     Args:
         rows: n rows.
@@ -104,7 +106,7 @@ def average(
 def capped_weights(num_examples: torch.Tensor, cap: float | None) -> torch.Tensor:
     """Normalise sizes to shares that sum to 1, none above `cap` (or 1/n if that is larger).
 
-    What is cut off is spread over the others in proportion to their sizes.
+    The excess is distributed over the others in proportion to their sizes.
     """
     weights = num_examples.double() / num_examples.double().sum()
     if cap is None:

@@ -1,4 +1,4 @@
-"""Robust-DPFL: clients are told apart by the mean of their parameters."""
+"""Robust-DPFL: two clusters of clients by the mean of their parameters."""
 
 import torch
 
@@ -44,7 +44,7 @@ def robust_dpfl(gradients: Gradients, weights: torch.Tensor | None = None) -> Ag
 def _split(scores: torch.Tensor) -> torch.Tensor:
     """The least score of the upper cluster; the least of all if they are equal."""
     ordered = scores.sort().values
-    # What a split takes off the sum of squares: the between-cluster part.
+    # The between-cluster sum of squares of each split.
     count = torch.arange(1, len(scores), dtype=torch.float64, device=scores.device)
     centred = ordered - ordered.mean()
     between = centred.cumsum(0)[:-1] ** 2 * (1 / count + 1 / count.flip(0))

@@ -1,5 +1,6 @@
-"""SafeSparse: masks that differ from the others' and signs that agree too well give attackers away."""
+"""SafeSparse: excludes clients with unusual masks or suspiciously similar signs."""
 
+import dataclasses
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,15 +10,18 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from byzflower.numerics.columns import middle_value
 from byzflower.numerics.packed_rows import PackedRows, mean_of_contributors
 from byzflower.numerics.packs import DEFAULT_PACK_SIZE
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions, kind_of
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
+from byzflower.uploads.topk import Densify, TopK
 
-# Means of equal scores or distances may differ from them in the last bit; and eps must be positive.
+# Means of equal scores or distances may differ from these in the last bit; and eps must be positive.
 _ROUNDING, _TINY = 1 + 1e-12, 1e-12
 
 
@@ -83,15 +87,15 @@ def dense_clusters(distances: NDArray[np.float64], neighbours: int) -> tuple[lis
 
 
 @dataclass(frozen=True)
-class _Verdict:
-    """Who stays, why the others do not, and numbers about it."""
+class _Inspection:
+    """Which clients passed, why the others did not, and scores and thresholds."""
 
     kept: list[int]
     reasons: dict[int, str]
     info: dict[str, float]
 
 
-def inspect_masks(masks: torch.Tensor, beta: float) -> _Verdict:
+def inspect_masks(masks: torch.Tensor, beta: float) -> _Inspection:
     """Drop clients whose mean Jaccard similarity is below beta (max + min) / 2 (Algorithm 1, 3-8)."""
     m = len(masks)
     similar = jaccard(masks)
@@ -103,12 +107,12 @@ def inspect_masks(masks: torch.Tensor, beta: float) -> _Verdict:
         if score * _ROUNDING < threshold
     }
     info = {"jaccard-min": min(scores), "jaccard-max": max(scores), "jaccard-threshold": threshold}
-    return _Verdict([i for i in range(m) if i not in reasons], reasons, info)
+    return _Inspection([i for i in range(m) if i not in reasons], reasons, info)
 
 
 def inspect_signs(
     cosines: torch.Tensor, clients: Sequence[int], participants: int, gamma: float, guard: bool
-) -> _Verdict:
+) -> _Inspection:
     """Drop clients in dense clusters of similar signs (Algorithm 1, 9-16).
 
     Args:
@@ -119,7 +123,7 @@ def inspect_signs(
         guard: keep clusters that cannot be a minority coalition.
     """
     if len(clients) < 2:
-        return _Verdict([*clients], {}, {"clusters": 0.0})
+        return _Inspection([*clients], {}, {"clusters": 0.0})
     neighbours = max(1, math.floor(participants * gamma + 1e-9))
     distances = (1 - cosines).clamp(min=0).fill_diagonal_(0).cpu().numpy()
     clusters, eps = dense_clusters(distances, neighbours)
@@ -135,8 +139,8 @@ def inspect_signs(
     info = {"clusters": float(len(clusters)), "clusters-spared": float(spared), "eps": eps}
     kept = [client for client in clients if client not in reasons]
     if not kept:
-        return _Verdict([*clients], {}, {**info, "nobody-left": 1.0})
-    return _Verdict(kept, reasons, info)
+        return _Inspection([*clients], {}, {**info, "nobody-left": 1.0})
+    return _Inspection(kept, reasons, info)
 
 
 def clip_scales(rows: PackedRows, limit: float | None) -> torch.Tensor:
@@ -176,7 +180,7 @@ def safe_sparse(
             so a cluster of half of the m clients or more is not theirs, nor is one whose removal would
             leave fewer than half. Clusters are removed the tightest first, as long as that holds.
         magnitude_guard: likewise: clip every update that is left to so many times the median norm. Scaled
-            honest updates have honest masks and signs, and pass both inspections.
+            benign updates have benign masks and signs, and pass both inspections.
         contributed: (P,) packs that the previous aggregation had contributors for; signs are compared
             there. Default all, as in the first round.
 
@@ -213,7 +217,7 @@ def safe_sparse(
 
 
 class SafeSparse(RobustStrategy):
-    """Drops sparse uploads with unusual masks or suspiciously similar signs, then averages pack by pack."""
+    """Excludes sparse uploads with unusual masks or suspiciously similar signs; averages pack by pack."""
 
     def __init__(
         self,
@@ -233,8 +237,11 @@ class SafeSparse(RobustStrategy):
             options: see `RobustStrategy`; `upload` is "topk" by default, and `densify` not a choice. With
                 pre-aggregations, which make dense rows, there are no masks left to inspect.
         """
-        options.setdefault("upload", "topk")
-        options["densify"] = "zero" if options.get("pre") else "contributors"
+        mode: Densify = "zero" if options.get("pre") else "contributors"
+        kind = kind_of(options.pop("upload", "topk"), options.pop("pack_size", None))
+        options.pop("densify", None)
+        self.pack_size = kind.pack_size if isinstance(kind, TopK) else DEFAULT_PACK_SIZE
+        options["upload"] = dataclasses.replace(kind, densify=mode) if isinstance(kind, TopK) else kind
         super().__init__(**options)
         _check_parameters(beta, gamma, magnitude_guard)
         self.beta, self.gamma = beta, gamma
@@ -261,13 +268,13 @@ class SafeSparse(RobustStrategy):
             self.contributed = masks[result.selected].any(dim=0)
         return result
 
+    @override
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """See `RobustStrategy`."""
         known = np.empty(0, np.bool_) if self.contributed is None else self.contributed.cpu().numpy()
         return {**super().state_dict(), "contributed": known}
 
+    @override
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `RobustStrategy`."""
         super().load_state_dict(state)
         known = torch.from_numpy(np.array(state["contributed"])).to(self.device)
         self.contributed = known if len(known) else None

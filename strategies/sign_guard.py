@@ -9,7 +9,8 @@ from byzflower.numerics.columns import count_signs, middle_value
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.threads import map_blocks, one_thread
-from byzflower.strategies.base import RememberingStrategy, StrategyOptions
+from byzflower.strategies.base import RememberingStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.pre_aggregation.base import clip_factors
 from byzflower.strategies.result import AggregationResult, Gradients, check, uniform_over
 

@@ -5,7 +5,8 @@ from typing import Unpack
 import torch
 
 from byzflower.numerics.rows import Rows
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import StrategyOptions
 from byzflower.strategies.result import AggregationResult, Gradients, check
 
 

@@ -6,7 +6,7 @@ from byzflower.numerics.distances import gram_about_mixture
 from byzflower.numerics.rows import Rows
 from byzflower.numerics.subsets import cheapest_subset
 from byzflower.numerics.threads import one_thread
-from byzflower.strategies.mda import MDA
+from byzflower.strategies.best_subset import BestSubsetStrategy
 from byzflower.strategies.result import (
     AggregationResult,
     Gradients,
@@ -16,7 +16,7 @@ from byzflower.strategies.result import (
     require,
 )
 
-# The time of eigenvalues grows with the cube of the rows: a larger subset counts as so many of this size.
+# Eigenvalues take time cubic in the rows, so larger subsets count as several of this size.
 _ROWS = 64
 
 
@@ -45,7 +45,7 @@ def smea(gradients: Gradients, num_byzantine: int, max_subsets: int = 20_000) ->
     distances = rows.squared_distances
 
     def cost(subsets: torch.Tensor) -> torch.Tensor:
-        # The covariance has the eigenvalues of the centred Gram matrix, divided by how many rows there are.
+        # The covariance has the eigenvalues of the centred Gram matrix, divided by the number of rows.
         equal = torch.full_like(subsets, 1, dtype=torch.float64) / subsets.shape[1]
         among = distances[subsets[:, :, None], subsets[:, None, :]]
         eigenvalues: torch.Tensor = torch.linalg.eigvalsh(gram_about_mixture(among, equal))
@@ -56,7 +56,7 @@ def smea(gradients: Gradients, num_byzantine: int, max_subsets: int = 20_000) ->
     return average(rows, selected, info={"exact": float(exact)})
 
 
-class SMEA(MDA):
+class SMEA(BestSubsetStrategy):
     """Mean of the n-f uploads whose covariance has the smallest top eigenvalue."""
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:

@@ -2,9 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,15 +40,21 @@ class Rejection(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """What a node said without any effect.
+    """Something a node sent that had no effect.
 
     Attributes:
         node: Flower node id.
-        reason: what it was, and why it was of no account.
+        reason: what it was, and why it had no effect.
     """
 
     node: int
     reason: str
+
+
+def among(clients: Iterable[int], chosen: Iterable[int]) -> NDArray[np.bool_]:
+    """Which clients are chosen: (n,). Ids reach 2^64, and NumPy may compare them as rounded floats."""
+    members = set(chosen)
+    return np.array([client in members for client in clients], np.bool_)
 
 
 @dataclass
@@ -71,8 +77,12 @@ class Upload(ABC):
         return len(self.client_ids)
 
     @abstractmethod
-    def take(self, indices: list[int]) -> Self:
+    def take(self, indices: list[int]) -> "Upload":
         """Return the uploads of the clients at these positions."""
+
+    def part(self, indices: list[int]) -> "Upload":
+        """The uploads of the clients at these ascending positions; views where that is possible."""
+        return self.take(indices)
 
     @abstractmethod
     def payload(self, layout: Layout, *, cohort: bool) -> dict[str, NDArray[Any]]:
@@ -83,36 +93,13 @@ class Upload(ABC):
         """Bytes of array payload that each client sends when it is alone on its node."""
 
 
-class UploadFormat(Protocol):
-    """How a server reads one kind of upload (the class of the upload itself, where that says it all)."""
-
-    def names(self, layout: Layout) -> tuple[str, ...]:
-        """Names of the arrays of an ordinary client's reply, in order."""
-
-    def from_payload(
-        self,
-        arrays: Mapping[str, NDArray[Any]],
-        layout: Layout,
-        client_ids: list[int],
-        num_examples: NDArray[np.float64],
-        metrics: list[dict[str, float]],
-        *,
-        cohort: bool,
-    ) -> Upload:
-        """Rebuild what `Upload.payload` made, from untrusted arrays.
-
-        Raises:
-            Rejected: with the reason.
-        """
-
-
 def is_client_id(value: object) -> bool:
-    """Whether a stranger's value can be a logical client id: an integer of 64 bits, not negative."""
+    """Whether an untrusted value can be a logical client id: a non-negative integer of 64 bits."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**64
 
 
 def number(value: object) -> float:
-    """A stranger's value as a float: NaN if it is no number, infinite if it is too large for one."""
+    """An untrusted value as a float: NaN if it is no number, infinite if it is too large."""
     if not isinstance(value, int | float | np.integer | np.floating):
         return math.nan
     try:

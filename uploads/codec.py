@@ -1,4 +1,4 @@
-"""Uploads in Flower's Message dialect: encoding for clients, decoding of untrusted replies for servers."""
+"""Uploads as Flower messages: encoding by clients, and decoding of untrusted replies by the server."""
 
 import math
 from collections import Counter
@@ -19,11 +19,11 @@ from byzflower.uploads.base import (
     Rejected,
     Rejection,
     Upload,
-    UploadFormat,
     check_num_examples,
     is_client_id,
     number,
 )
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
 from byzflower.uploads.roster import Hearing, ReplyFault, Roster, Said
 
@@ -71,13 +71,13 @@ def encode_upload(
 
 
 def decode_reply(
-    message: Message, kind: UploadFormat, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
+    message: Message, kind: UploadKind, layout: Layout, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[Upload | None, list[ReplyFault]]:
     """Decode one untrusted reply.
 
     Returns:
         The upload of the clients in it whose form is right (None if there are none) and a fault for
-        every client whose form is not. Values are not looked at here, nor who may claim which id.
+        every client whose form is not. Values are checked later, as are claims of ids.
     """
     try:
         content, node = _content_of(message), message.metadata.src_node_id
@@ -170,13 +170,13 @@ def _num_examples_or_fault(value: object) -> float | Rejected:
 
 
 def _decode_content(
-    content: RecordDict, node: int, kind: UploadFormat, layout: Layout, weighted_by_key: str
+    content: RecordDict, node: int, kind: UploadKind, layout: Layout, weighted_by_key: str
 ) -> tuple[Upload | None, list[ReplyFault]]:
     record = _only(content, ArrayRecord)
     clients = decode_metrics(content, node, weighted_by_key)
     sizes, faults = clients.believable()
     limit = max(layout.width * layout.row_dtype.itemsize * len(clients.client_ids), 8 * layout.width)
-    upload = kind.from_payload(
+    upload = kind.decode(
         {name: array_view(array, limit) for name, array in record.items()},
         layout,
         clients.client_ids,
@@ -195,7 +195,7 @@ def select(upload: Upload, keep: Sequence[int]) -> Upload | None:
 
 
 class Collected(NamedTuple):
-    """What came of a round's replies.
+    """The decoded replies of a round.
 
     Attributes:
         uploads: well-formed ones, of distinct clients.
@@ -210,7 +210,7 @@ class Collected(NamedTuple):
 
 @dataclass
 class Evaluations:
-    """What k clients made of a model.
+    """The evaluations of a model by k clients.
 
     Attributes:
         client_ids: k ids.
@@ -236,12 +236,12 @@ def decode_evaluation(
 
 def collect_uploads(
     replies: Iterable[Message],
-    kind: UploadFormat,
+    kind: UploadKind,
     layout: Layout,
     roster: Roster,
     weighted_by_key: str = NUM_EXAMPLES,
 ) -> Collected:
-    """Decode a round's replies: every client that was asked once, from the node that speaks for it."""
+    """Decode a round's replies: each client is heard once, from the node that speaks for it."""
     decoded, hearing = _listen(replies, lambda m: decode_reply(m, kind, layout, weighted_by_key), roster)
     uploads = []
     for node, clients in hearing.heard.items():
@@ -255,9 +255,9 @@ def collect_uploads(
 def collect_evaluations(
     replies: Iterable[Message], roster: Roster, weighted_by_key: str = NUM_EXAMPLES
 ) -> tuple[list[tuple[float, dict[str, float]]], list[Rejection], list[Ignored]]:
-    """Decode the replies to an evaluation: sizes and metrics of each client once, what is wrong with others'.
+    """Decode the replies to an evaluation: each client's size and metrics, or what is wrong with them.
 
-    Clients that say nothing are in none of it.
+    Clients that did not reply are left out.
     """
     decoded, hearing = _listen(replies, lambda m: decode_evaluation(m, weighted_by_key), roster)
     scores = [decoded[node].scores[i] for node, clients in hearing.heard.items() for i in clients]
@@ -312,6 +312,6 @@ def _failed_clients(content: RecordDict) -> list[ReplyFault]:
 
 
 def most_have(collections: Sequence[Iterable[H]]) -> list[H]:
-    """What more than half of the collections contain, each of them once, in order of first appearance."""
+    """The items that more than half of the collections contain, in order of first appearance."""
     counts = Counter(item for own in collections for item in own)
     return [item for item, count in counts.items() if 2 * count > len(collections)]

@@ -1,4 +1,4 @@
-"""How a model's named arrays map to one row of the pseudo-gradient matrix."""
+"""The layout of a model's named arrays in one row of the pseudo-gradient matrix."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,6 +127,28 @@ class Layout:
         row = np.empty(self.width, self.row_dtype)
         self.write_row(arrays, row)
         return row
+
+    def joined(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """A model's arrays as a row that is not to be modified: their own memory, if it is one row's."""
+        shared = self._shared_row(arrays)
+        return self.row(arrays) if shared is None else shared
+
+    def _shared_row(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+        """The part of one flat array that all arrays are views of, each where it belongs."""
+        base = arrays[0].base
+        while isinstance(base, np.ndarray) and isinstance(base.base, np.ndarray):
+            base = base.base
+        if not isinstance(base, np.ndarray) or base.ndim != 1 or base.dtype != self.row_dtype:
+            return None
+        begin = base.__array_interface__["data"][0]
+        first = arrays[0].__array_interface__["data"][0] - begin - self.starts[0] * base.itemsize
+        for array, start in zip(arrays, self.starts, strict=True):
+            place = array.__array_interface__["data"][0] - begin - start * base.itemsize
+            if place != first or array.dtype != base.dtype or not array.flags.c_contiguous:
+                return None
+        begins, rest = divmod(first, base.itemsize)
+        fits = rest == 0 and begins >= 0 and begins + self.width <= len(base)
+        return base[begins : begins + self.width] if fits and base.flags.c_contiguous else None
 
     def views(self, row: NDArray[Any]) -> list[NDArray[Any]]:
         """Split a row into arrays of the model's shapes, in the row's own dtype, without copying."""

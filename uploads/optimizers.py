@@ -1,4 +1,4 @@
-"""Optimizers whose moments the server keeps: one step, and what one step gives away.
+"""Optimizers whose moments the server keeps: the update step, and how to recover the gradient from it.
 
 Each is elementwise, in single float32 operations: whoever repeats a step gets the same bits.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
+from typing_extensions import override
 
 OPTIMIZER = "optimizer"
 STEP = "optimizer-step"
@@ -58,8 +59,14 @@ class Optimizer(ABC):
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """Return the gradient that led from one state to the other; exactly 0 where `step` was given 0."""
 
-    @abstractmethod
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
+    def obeyed(
+        self,
+        before: torch.Tensor,
+        after: torch.Tensor,
+        t: int,
+        tolerance: float,
+        numbers: torch.finfo | None = None,
+    ) -> torch.Tensor:
         """Where `after` is what step `t` gives for some gradient.
 
         Args:
@@ -68,11 +75,19 @@ class Optimizer(ABC):
             t: number of the step, from 1.
             tolerance: error allowed, relative to the change of a value by the step. Some units in the
                 last place of the value itself are always allowed.
+            numbers: those that the values of `after` were rounded to; by default those of its type.
 
         Returns:
             Boolean, of a slot's shape; False wherever anything is NaN, infinite or overflows on the way:
             what is not finite would be close to anything.
         """
+        return self._obeyed(before, after, t, tolerance, numbers or torch.finfo(after.dtype))
+
+    @abstractmethod
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
+        """Where `after` is a step; see `obeyed`."""
 
     def to_config(self, step: int) -> dict[str, Any]:
         """Everything that a client needs to take step `step`, for a ConfigRecord."""
@@ -122,25 +137,29 @@ class Adam(Optimizer):
         """eta_t."""
         return self.lr * math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, m, v = before
         m = self.beta1 * m + (1 - self.beta1) * gradient
         v = self.beta2 * v + (1 - self.beta2) * (gradient * gradient)
         return torch.stack([theta - self.rate(t) * (m / (v + self.eps).sqrt()), m, v])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from m, equation 2."""
+        """Recovered from m (equation 2)."""
         gradient: torch.Tensor = (after[1] - self.beta1 * before[1]) / (1 - self.beta1)
         return gradient
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
-        """See `Optimizer`; v must follow from g, and theta from m and v."""
+    @override
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
+        """Checks v against g, and theta against m and v."""
         theta, m, v = after
         change = (1 - self.beta2) * self.recover(before, after).square()
         step = self.rate(t) * m / (v + self.eps).sqrt()
-        return _close(v, self.beta2 * before[2] + change, change, after, tolerance) & _close(
-            theta, before[0] - step, step, after, tolerance
+        return _close(v, self.beta2 * before[2] + change, change, numbers, tolerance) & _close(
+            theta, before[0] - step, step, numbers, tolerance
         )
 
 
@@ -158,22 +177,26 @@ class MomentumSGD(Optimizer):
     lr: float = 0.01
     momentum: float = 0.9
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, m = before
         m = self.momentum * m + gradient
         return torch.stack([theta - self.lr * m, m])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from m."""
+        """Recovered from m."""
         gradient: torch.Tensor = after[1] - self.momentum * before[1]
         return gradient
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
-        """See `Optimizer`; theta must follow from m."""
+    @override
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
+        """Checks theta against m."""
         theta, m = after
         step = self.lr * m
-        return _close(theta, before[0] - step, step, after, tolerance)
+        return _close(theta, before[0] - step, step, numbers, tolerance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,21 +214,26 @@ class AdaGrad(Optimizer):
     lr: float = 0.01
     eps: float = 1e-8
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, r = before
         r = r + gradient * gradient
         return torch.stack([theta - self.lr * (gradient / (r.sqrt() + self.eps)), r])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from theta, whose sign r has lost, and r, where it has more digits."""
+        """Recovered from theta, which has the sign, and from r, where it is more precise."""
         per_step = (after[1].sqrt() + self.eps) / self.lr
         return _sharpest((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0)
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
-        """See `Optimizer`; r must follow from g."""
+    @override
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
+        """Checks r against g."""
         per_step = (after[1].sqrt() + self.eps) / self.lr
-        return _square_added((before[0] - after[0]) * per_step, per_step, after, before[1], 1.0, tolerance)
+        g = (before[0] - after[0]) * per_step
+        return _square_added(g, per_step, after, before[1], 1.0, tolerance, numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,22 +254,26 @@ class RMSProp(Optimizer):
     decay: float = 0.9
     eps: float = 1e-8
 
+    @override
     def step(self, before: torch.Tensor, gradient: torch.Tensor | float, t: int) -> torch.Tensor:
-        """See `Optimizer`."""
         theta, r = before
         r = self.decay * r + (1 - self.decay) * (gradient * gradient)
         return torch.stack([theta - self.lr * (gradient / (r + self.eps).sqrt()), r])
 
+    @override
     def recover(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-        """See `Optimizer`; from theta, whose sign r has lost, and r, where it has more digits."""
+        """Recovered from theta, which has the sign, and from r, where it is more precise."""
         per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
         return _sharpest((before[0] - after[0]) * per_step, per_step, after, kept, 1 - self.decay)
 
-    def obeyed(self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float) -> torch.Tensor:
-        """See `Optimizer`; r must follow from g."""
+    @override
+    def _obeyed(
+        self, before: torch.Tensor, after: torch.Tensor, t: int, tolerance: float, numbers: torch.finfo
+    ) -> torch.Tensor:
+        """Checks r against g."""
         per_step, kept = (after[1] + self.eps).sqrt() / self.lr, self.decay * before[1]
         g = (before[0] - after[0]) * per_step
-        return _square_added(g, per_step, after, kept, 1 - self.decay, tolerance)
+        return _square_added(g, per_step, after, kept, 1 - self.decay, tolerance, numbers)
 
 
 def _sharpest(
@@ -270,31 +302,32 @@ def _square_added(
     kept: torch.Tensor,
     share: float,
     tolerance: float,
+    numbers: torch.finfo,
 ) -> torch.Tensor:
     """Where r is what was kept and a share of g g, for a g known up to the rounding of theta."""
-    rounding = _last_place(after) * after[0].abs() * per_step
+    rounding = _roundings(numbers) * after[0].abs() * per_step
     change = share * g * g
     unsure = share * rounding * (2 * g.abs() + rounding)
-    return _close(after[1], kept + change, change, after, tolerance, unsure)
+    return _close(after[1], kept + change, change, numbers, tolerance, unsure)
 
 
 def _close(
     actual: torch.Tensor,
     expected: torch.Tensor,
     change: torch.Tensor,
-    after: torch.Tensor,
+    numbers: torch.finfo,
     tolerance: float,
     unsure: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """Where values agree up to the tolerance and the rounding of the uploaded type, all of it finite."""
-    rounding = _last_place(after) * expected.abs() + torch.finfo(after.dtype).tiny
+    rounding = _roundings(numbers) * expected.abs() + numbers.tiny
     allowed = tolerance * change.abs() + rounding + unsure
     return ((actual - expected).abs() <= allowed) & (allowed < torch.inf)
 
 
-def _last_place(after: torch.Tensor) -> float:
+def _roundings(numbers: torch.finfo) -> float:
     """What a few roundings may change a value by, relative to it."""
-    return 4 * torch.finfo(after.dtype).eps
+    return 4 * numbers.eps
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {kind.name: kind for kind in (Adam, MomentumSGD, AdaGrad, RMSProp)}

@@ -1,4 +1,4 @@
-"""Who speaks for whom: the nodes and clients that a round asks, and what becomes of each of them."""
+"""Who speaks for whom: the nodes and clients that a round asks, and whose each part of their replies is."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from typing_extensions import override
 
 from byzflower.uploads.base import Ignored, Rejection
 
@@ -17,7 +18,7 @@ class ReplyFault(NamedTuple):
 
     Attributes:
         client: the id as the reply claims it; None if the whole reply is of no use.
-        reason: what was wrong.
+        reason: what is wrong.
     """
 
     client: int | None
@@ -25,7 +26,7 @@ class ReplyFault(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What a node's reply says, none of it proven.
+    """The claims of a node's reply.
 
     Attributes:
         client_ids: of the clients whose part of it is well-formed.
@@ -37,12 +38,12 @@ class Said(NamedTuple):
 
 
 class Hearing(NamedTuple):
-    """What becomes of the clients that were asked: each is in exactly one of the first three.
+    """The outcome for the clients that were asked: each is in exactly one of the first three.
 
     Attributes:
         heard: for each node, positions in its reply, ascending, and ids of the clients there.
         rejections: clients whose part is at fault.
-        silent: clients of which there is no part.
+        silent: clients that were asked and did not reply.
         ignored: what else nodes said, without effect: at most one entry for each.
     """
 
@@ -67,14 +68,14 @@ class Roster(ABC):
 
     @abstractmethod
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """Take note of the nodes that are connected, before some of them are asked.
+        """Update the connected nodes, before some of them are asked.
 
         Returns:
             The clients that each can be asked for.
         """
 
     def ask(self, asked: Mapping[int, Sequence[int]]) -> None:
-        """Take note of whom the next replies are expected from."""
+        """Set the nodes and clients whose replies are expected next."""
         self.asked = {node: list(asked[node]) for node in sorted(asked)}
 
     @abstractmethod
@@ -82,7 +83,7 @@ class Roster(ABC):
         """Attribute what some of the asked nodes said."""
 
     def settle(self, accepted: Iterable[int], quarantined: Iterable[Rejection]) -> list[Rejection]:
-        """Learn how the uploads of the clients that were heard last fared when their values were looked at.
+        """Record which of the clients that were heard last were accepted once their values were checked.
 
         Returns:
             The quarantined clients by the ids that they are known by for certain.
@@ -99,8 +100,9 @@ class CohortRoster(Roster):
         self._num_clients = num_clients
         self._clients: dict[int, list[int]] = {}
 
+    @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """See `Roster`; the clients of nodes that are gone go to those that have the fewest."""
+        """Moves the clients of nodes that are gone to the nodes with the fewest."""
         if not self._clients:
             self._clients = assign_clients(self._num_clients, nodes)
         gone = self._clients.keys() - set(nodes)
@@ -112,8 +114,9 @@ class CohortRoster(Roster):
             self._clients[node].append(client)
         return self._clients
 
+    @override
     def hear(self, said: Mapping[int, Said]) -> Hearing:
-        """See `Roster`. A client whose own node reports a fault is at fault, whatever else it sends of it."""
+        """A client whose own node reports a fault is at fault, whatever else it sends for it."""
         hearing = Hearing({}, [], [], [])
         for node, clients in self.asked.items():
             if node not in said:
@@ -142,14 +145,14 @@ class CohortRoster(Roster):
 
 
 class NodeRoster(Roster):
-    """Every node is one client, known by its node id; what it calls itself is not looked at."""
+    """Every node is one client, known by its node id; ids that it claims are ignored."""
 
+    @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """See `Roster`."""
         return {node: [node] for node in nodes}
 
+    @override
     def hear(self, said: Mapping[int, Said]) -> Hearing:
-        """See `Roster`."""
         hearing = Hearing({}, [], [], [])
         fit: dict[int, int] = {}
         for node in self.asked:
@@ -177,40 +180,43 @@ class NodeRoster(Roster):
         return None
 
     def _names(self, claims: Mapping[int, int]) -> tuple[dict[int, int], list[Ignored]]:
-        """The ids of this round's nodes, given what they claim to be, and which claims are of no effect."""
+        """The ids of this round's nodes, given their claims, and the claims that have no effect."""
         return {node: node for node in claims}, []
 
 
 class ClaimRoster(NodeRoster):
     """Every node is one client, known by the id that it claims, or by its node id if it claims none.
 
-    A claim takes nothing from anybody, since nobody can tell whose it is: it counts only if the id is
-    nobody's, no node's, and no other node claims it in this round; else the node is known by its node
-    id. With its first upload that is accepted the id is the node's own, as long as it is connected.
+    A claim proves nothing, so it takes nothing from others: it counts only if the id belongs to no client, is
+    no node's id, and is claimed by no other node in this round; else the node is known by its node id. With
+    its first accepted upload the id becomes the node's own, as long as it is connected.
     """
 
     def __init__(self) -> None:
-        """Start with nobody."""
+        """Start without nodes."""
         super().__init__()
         self._bound: dict[int, int] = {}
         self._owner: dict[int, int] = {}
         self._claimed: dict[int, int] = {}
 
+    @override
     def meet(self, nodes: Sequence[int]) -> Mapping[int, Sequence[int]]:
-        """See `Roster`; the ids of nodes that are gone are free: they may come back as others."""
+        """Frees the ids of nodes that are gone, which may come back as others."""
         for node in self._bound.keys() - set(nodes):
             self._free(node)
         return super().meet(nodes)
 
+    @override
     def ask(self, asked: Mapping[int, Sequence[int]]) -> None:
-        """See `Roster`; the ids of these nodes are theirs, if another has called itself so before."""
+        """These nodes' ids are their own, even if another node claimed one of them before."""
         super().ask(asked)
         for node in self.asked:
             if self._owner.get(node, node) != node:
                 self._free(self._owner[node])
 
+    @override
     def settle(self, accepted: Iterable[int], quarantined: Iterable[Rejection]) -> list[Rejection]:
-        """See `Roster`; an id belongs to the node under which an upload was accepted."""
+        """Binds ids to the nodes whose uploads were accepted."""
         for client in accepted:
             if client in self._claimed:
                 node = self._claimed[client]
@@ -259,7 +265,7 @@ def assign_clients(num_clients: int, nodes: Sequence[int]) -> dict[int, list[int
 
 
 def _excess(said: Said, own: set[int]) -> str:
-    """What a reply says beyond one thing about each of the clients in `own`; empty if nothing."""
+    """What a reply has beyond one part for each client in `own`; empty if nothing."""
     named = [*said.client_ids, *(client for client, _ in said.faults if client is not None)]
     foreign = [client for client in named if client not in own]
     excess = []

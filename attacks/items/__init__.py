@@ -25,6 +25,8 @@ ITEM_ATTACKS: Registry[type["Attack"]] = Registry(
         "gaussian": "byzflower.attacks.items.statistics:ItemGaussian",
         "labelflip": "byzflower.attacks.items.profiles:ProfileFlip",
         "lie": "byzflower.attacks.items.statistics:ItemLIE",
+        "neurotoxin": "byzflower.attacks.neurotoxin:Neurotoxin",
+        "pgd": "byzflower.attacks.pgd:PGD",
         "spattack-l-d": "byzflower.attacks.items.spattack_l:SpattackLD",
         "spattack-l-s": "byzflower.attacks.items.spattack_l:SpattackLS",
         "spattack-o-d": "byzflower.attacks.items.spattack_o:SpattackOD",

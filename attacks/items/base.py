@@ -25,7 +25,7 @@ class BenignRows(Protocol):
         """(m, d) their sum; 0 where there are none."""
 
     @property
-    def spread(self) -> torch.Tensor:
+    def std(self) -> torch.Tensor:
         """(m, d) their standard deviation (biased); 0 where there are none."""
 
 
@@ -78,8 +78,8 @@ class ItemAttack(Attack):
     """Computes the rows of all Byzantine clients together. Before it begins they upload nothing.
 
     Attributes:
-        poison_dense: whether to attack the parameters outside the item table, too: the mean benign
-            gradient turned round, with the same total; else the attackers send zeros there.
+        poison_dense: whether to attack the parameters outside the item table, too: the benign gradients
+            negated, so that they cancel the benign sum; else the attackers send zeros there.
     """
 
     knowledge: ClassVar[Knowledge] = Knowledge.OMNISCIENT
@@ -96,7 +96,7 @@ class ItemAttack(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileAttack(Attack):
-    """Trains honestly on a fake user's poisoned pairs."""
+    """Trains like a benign user on a fake user's poisoned pairs."""
 
     knowledge: ClassVar[Knowledge] = Knowledge.DATA
 

@@ -1,4 +1,4 @@
-"""Attacks by poisoned profiles: fake users who train honestly on the wrong pairs."""
+"""Attacks by poisoned profiles: fake users who train like benign ones on the wrong pairs."""
 
 from dataclasses import dataclass
 

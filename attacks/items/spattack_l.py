@@ -1,4 +1,4 @@
-"""Spattack of attackers that know nothing: the same noise from all of them, in all rounds."""
+"""Spattack of attackers without knowledge: the same noise from all of them, in all rounds."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Spattack of omniscient attackers: the benign rows' sum, turned round."""
+"""Spattack of omniscient attackers: item rows that cancel the sum of the benign ones."""
 
 from dataclasses import dataclass
 

@@ -14,7 +14,7 @@ class ItemGaussian(ItemAttack):
     def craft(self, view: ItemView) -> CraftedRows:
         """Draw a row for each attacker and item."""
         noise = torch.randn(view.num_byzantine, *view.table.shape, generator=view.generator)
-        return CraftedRows(touched_items(view), noise.mul_(view.benign.spread).add_(view.means))
+        return CraftedRows(touched_items(view), noise.mul_(view.benign.std).add_(view.means))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +29,12 @@ class ItemLIE(ItemAttack):
 
     def craft(self, view: ItemView) -> CraftedRows:
         """Shift the benign mean of every item."""
-        return CraftedRows(touched_items(view), view.means + self.z * view.benign.spread)
+        return CraftedRows(touched_items(view), view.means + self.z * view.benign.std)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemFang(ItemAttack):
-    """Fang, per item: the mean benign row turned round and scaled by r, uniform in [low, high], each round.
+    """Fang, per item: the mean benign row times -r, with r uniform in [low, high], anew each round.
 
     Attributes:
         low: 3 in Spattack.
@@ -45,6 +45,6 @@ class ItemFang(ItemAttack):
     high: float = 4.0
 
     def craft(self, view: ItemView) -> CraftedRows:
-        """Turn the benign mean of every item round, with a scale for each."""
+        """Scale the benign mean of every item by a negative factor of its own."""
         scale = torch.rand(len(view.table), 1, generator=view.generator)
         return CraftedRows(touched_items(view), -view.means * (self.low + (self.high - self.low) * scale))

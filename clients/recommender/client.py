@@ -1,6 +1,7 @@
 """Users of a personal recommender (MF, GNN): their embeddings stay with them, all at once or one by one."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,8 +11,10 @@ from flwr.client import NumPyClient
 from flwr.common import ArrayRecord, MetricRecord, RecordDict, Scalar
 from numpy.typing import NDArray
 
+from byzflower.attacks import Batch, TensorColumns, TrainingAttack
 from byzflower.attacks.items import ProfileAttack
 from byzflower.clients.recommender.settings import RecommenderSettings, leave_one_out
+from byzflower.clients.recommender.steering import Gradient, steered_gradient, used_rows
 from byzflower.flower.compat import array_record, array_view, records_of
 from byzflower.models.profiles import Profiles
 from byzflower.models.ranking import hits_and_gains
@@ -93,8 +96,8 @@ def fit_users(
         server_round: from 1.
     """
     known = settings.feedback.train.num_users
-    honest = [user for user in users if user < known]
-    uploads = [_honest_upload(honest, settings, state, arrays)] if honest else []
+    benign = [user for user in users if user < known]
+    uploads = [_benign_upload(benign, settings, state, arrays)] if benign else []
     if settings.clip_upload or settings.laplace:
         uploads = [_private(upload, settings, server_round) for upload in uploads]
     made_up = [user for user in users if user >= known]
@@ -103,7 +106,7 @@ def fit_users(
     return join(uploads)
 
 
-def _honest_upload(
+def _benign_upload(
     users: list[int], settings: RecommenderSettings, state: RecordDict, arrays: list[NDArray[Any]]
 ) -> ItemUpload:
     profiles = _profiles(settings.dataset, settings.data, settings.seed, tuple(users))
@@ -118,6 +121,8 @@ def _made_up_upload(
     server_round: int,
 ) -> ItemUpload:
     attack = settings.make_attack()
+    if isinstance(attack, TrainingAttack) and attack.active(server_round):
+        return _steered_upload(attack, users, settings, state, arrays, server_round)
     nothing = np.empty(0, np.int64)
     pairs = [(nothing, nothing)] * len(users)
     if isinstance(attack, ProfileAttack) and attack.active(server_round):
@@ -129,6 +134,64 @@ def _made_up_upload(
         ]
     profiles = Profiles.of([positive for positive, _ in pairs], [negative for _, negative in pairs])
     return _train(users, profiles, settings, state, arrays)
+
+
+def _steered_upload(
+    attack: TrainingAttack,
+    users: list[int],
+    settings: RecommenderSettings,
+    state: RecordDict,
+    arrays: list[NDArray[Any]],
+    server_round: int,
+) -> ItemUpload:
+    """Let an attack make the gradients of made-up users; their embeddings take a benign user's step."""
+    layout = Layout.of_list(arrays)
+    model = torch.from_numpy(layout.row(arrays))
+    table_size, dim = arrays[0].size, arrays[0].shape[1]
+    pairs = [_made_up(settings.dataset, settings.data, settings.seed, user) for user in users]
+    made = [
+        steered_gradient(
+            attack,
+            model,
+            (torch.from_numpy(positives), torch.from_numpy(negatives)[:, None]),
+            _gradient_at(layout, embedding, settings),
+            [TensorColumns(*tensor) for tensor in layout.parameters],
+            seed=settings.seed,
+            server_round=server_round,
+            client=user,
+            state=state,
+        )
+        for user, embedding, (positives, negatives) in zip(
+            users, _embeddings(users, settings, state), pairs, strict=True
+        )
+    ]
+    profiles = Profiles.of([positives for positives, _ in pairs], [negatives for _, negatives in pairs])
+    benign = _train(users, profiles, settings, state, arrays)
+    rows = [used_rows(gradient[:table_size], dim) for gradient in made]
+    return replace(
+        benign,
+        splits=np.cumsum([0, *(len(items) for items, _ in rows)]),
+        items=np.concatenate([items for items, _ in rows]),
+        rows=torch.cat([values for _, values in rows]).numpy(),
+        dense=torch.stack([gradient[table_size:] for gradient in made]).numpy(),
+    )
+
+
+def _gradient_at(layout: Layout, embedding: NDArray[np.float32], settings: RecommenderSettings) -> Gradient:
+    """A user's gradient at any shared parameters."""
+    model = settings.make_model()
+
+    def gradient(parameters: torch.Tensor, batch: Batch) -> torch.Tensor:
+        items, others = batch
+        positives, negatives = items.repeat_interleave(others.shape[1]).numpy(), others.reshape(-1).numpy()
+        profiles = Profiles.of([positives], [negatives])
+        arrays = layout.arrays(parameters.numpy())
+        found = model.gradients(profiles, embedding[None], arrays, settings.reg)
+        table = np.zeros_like(arrays[0])
+        table[profiles.items] = found.rows
+        return torch.from_numpy(np.concatenate([table.reshape(-1), found.dense[0]]))
+
+    return gradient
 
 
 def _train(
@@ -225,6 +288,8 @@ def score_users(
 
 class RecommenderClient(NumPyClient):
     """One user of a recommender, on a node of its own. Its embedding never leaves the node."""
+
+    encodes = True
 
     def __init__(self, user: int, settings: RecommenderSettings, state: RecordDict) -> None:
         """Make the client of a user.

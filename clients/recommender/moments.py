@@ -10,19 +10,20 @@ from flwr.client import NumPyClient
 from flwr.common import NDArrays, RecordDict, Scalar
 from numpy.typing import NDArray
 
-from byzflower.attacks import LocalAttack, LocalView, TensorColumns
-from byzflower.clients.moments import Broadcast
+from byzflower.clients.recommender.byzantine import attacked
 from byzflower.clients.settings import ClientSettings
 from byzflower.datasets.interactions import Interactions, Split
 from byzflower.datasets.recsys import load_feedback
 from byzflower.models.build import build_stateless
 from byzflower.models.stateless import StatelessRecommender, UserItems
-from byzflower.numerics.randomness import numpy_generator, torch_generator
+from byzflower.numerics.randomness import numpy_generator
 from byzflower.numerics.threads import one_thread
 from byzflower.uploads.base import CLIENT_ID
 from byzflower.uploads.codec import encode_upload
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import COMPACT, MomentsUpload
+from byzflower.uploads.moments import Moments
+from byzflower.uploads.moments_layout import MomentsLayout
+from byzflower.uploads.moments_upload import COMPACT, MomentsUpload
 
 # Share of each user's items to train on (the A-RFRS paper, section 5).
 _TRAINING = 0.8
@@ -74,21 +75,23 @@ class MomentsRecommenderClient(NumPyClient):
     """A user that takes one step on its ranking loss and uploads the rows that it touched."""
 
     only_reads = True  # `fit` does not write to the arrays it is given
-    array_names = COMPACT
+    encodes = True
 
-    def __init__(self, client_id: int, settings: ClientSettings):
+    def __init__(self, client_id: int, settings: ClientSettings, state: RecordDict | None = None):
         """Make the client.
 
         Args:
             client_id: number of the user.
             settings: data, model, training and attack.
+            state: `Context.state` of the node that hosts it.
         """
         self.client_id = client_id
         self.settings = settings
+        self.state = RecordDict() if state is None else state
 
     def fit(self, parameters: NDArrays, config: dict[str, Scalar]) -> tuple[NDArrays, int, dict[str, Scalar]]:
         """Take one step on what was broadcast."""
-        upload, layout = train_users([self.client_id], self.settings, parameters, config)
+        upload, layout = train_users([self.client_id], self.settings, parameters, config, self.state)
         arrays = upload.payload(layout, cohort=False)
         metrics: dict[str, Scalar] = {CLIENT_ID: self.client_id, **upload.metrics[0]}
         return [arrays[name] for name in COMPACT], int(upload.num_examples[0]), metrics
@@ -99,16 +102,28 @@ def fit_users(
     settings: ClientSettings,
     parameters: NDArrays,
     config: Mapping[str, Any],
+    state: RecordDict,
 ) -> RecordDict:
     """Train many users at once and answer with one message; the same bits as one by one."""
-    upload, layout = train_users(clients, settings, parameters, config)
+    upload, layout = train_users(clients, settings, parameters, config, state)
     return encode_upload(upload, layout, cohort=True)
 
 
 def train_users(
-    clients: Sequence[int], settings: ClientSettings, parameters: NDArrays, config: Mapping[str, Any]
+    clients: Sequence[int],
+    settings: ClientSettings,
+    parameters: NDArrays,
+    config: Mapping[str, Any],
+    node_state: RecordDict,
 ) -> tuple[MomentsUpload, Layout]:
     """One step of each user, Byzantine ones included.
+
+    Args:
+        clients: the users.
+        settings: of the run.
+        parameters: as they were broadcast.
+        config: of the message.
+        node_state: `Context.state`, where attacks keep what they remember.
 
     Returns:
         Their upload, and the layout of what was broadcast.
@@ -117,22 +132,18 @@ def train_users(
     train, _ = divided_feedback(settings)
     model = recommender_of(settings, train.num_items)
     with one_thread():
-        broadcast = Broadcast.read(set_tables(model, parameters), parameters, config)
+        kind, tables = Moments.from_config(config), set_tables(model, parameters)
+        layout = MomentsLayout(tables, kind.optimizer.slots)
+        state = torch.from_numpy(np.array(kind.state(tables, parameters)))
         users = _draw(train, clients, settings, server_round)
         found = model.gradients(users, settings.weight_decay)
-        layout, depth, dim = broadcast.layout, broadcast.layout.depth, found.values.shape[1]
+        found, altered = attacked(
+            found, users, clients, settings, model, tables, state, server_round, node_state
+        )
+        depth, dim = layout.depth, found.values.shape[1]
         rows = torch.from_numpy(found.rows).long()
-        before = broadcast.state.view(depth, -1, dim)[:, rows]
-        gradients, altered = found.values, np.zeros(len(clients))
-        attack, byzantine = settings.make_attack(), settings.byzantine_ids()
-        if isinstance(attack, LocalAttack) and attack.active(server_round):
-            for i in (i for i, client in enumerate(clients) if client in byzantine):
-                mine = slice(found.splits[i], found.splits[i + 1])
-                honest = gradients[mine].clone()
-                generator = torch_generator(settings.seed, "attack", server_round, clients[i])
-                gradients[mine] = _corrupt(attack, honest, before[:, mine], generator)
-                altered[i] = float((gradients[mine] != honest).double().mean())
-        after = broadcast.optimizer.step(before, gradients, broadcast.t)
+        before = state.view(depth, -1, dim)[:, rows]
+        after = kind.optimizer.step(before, found.values, kind.steps + 1)
     sizes = train.counts[list(clients)].astype(np.float64)
     losses = (found.losses / torch.from_numpy(sizes) / settings.negatives).tolist()
     metrics = [{"train-loss": loss, "altered": share} for loss, share in zip(losses, altered, strict=True)]
@@ -140,11 +151,9 @@ def train_users(
         list(clients),
         sizes,
         metrics,
-        found.splits,
-        found.rows,
-        after.reshape(depth, -1).numpy(),
+        np.split(found.rows, found.splits[1:-1]),
+        np.split(after.reshape(depth, -1).numpy(), found.splits[1:-1] * dim, axis=1),
         np.empty((len(clients), 0), layout.full.row_dtype),
-        found.splits * dim,
     )
     return upload, layout.full
 
@@ -172,14 +181,3 @@ def _others(
     # The k-th of the items that are missing from a list is found by how many of the list precede it.
     drawn = random.integers(0, num_items - len(own), len(own) * per_item)
     return (drawn + np.searchsorted(own - np.arange(len(own)), drawn, side="right")).astype(np.int32)
-
-
-def _corrupt(
-    attack: LocalAttack, gradient: torch.Tensor, before: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Apply a LOCAL attack to the rows that a user touched: (rows, dim) -> (rows, dim)."""
-    depth, size = len(before), gradient.numel()
-    state = before.reshape(depth, size)
-    tensors = (TensorColumns("touched rows", tuple(gradient.shape), slice(0, size)),)
-    view = LocalView(gradient.reshape(-1), state[0], tensors, generator, state[1:])
-    return attack.corrupt(view).view_as(gradient)

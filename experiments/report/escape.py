@@ -1,4 +1,4 @@
-"""Foreign text in each medium: names from recipes and options, and what runs recorded of their clients."""
+"""Escaping of untrusted text for each medium: names from recipes and options, and clients' own words."""
 
 import html as standard
 import re

@@ -24,7 +24,7 @@ def has_curves(report: Report, panel: Mapping[str, str], metric: str) -> bool:
 
 
 def curves(report: Report, panel: Mapping[str, str], metric: str, ink: str = PAGE_INK) -> Figure | None:
-    """A metric over rounds: a small figure per row, a line per column, mean and spread over seeds."""
+    """A metric over rounds: a small figure per row, a line per column, mean and std over seeds."""
     histories = {row: _histories(report, panel, row, metric) for row in report.axes[report.recipe.rows]}
     rows = [row for row, found in histories.items() if found]
     if not rows:
@@ -36,11 +36,9 @@ def curves(report: Report, panel: Mapping[str, str], metric: str, ink: str = PAG
         grid: Any = figure.subplots(high, wide, squeeze=False, sharex=True, sharey=True)
         for place, row in zip(grid.flat, rows, strict=False):
             for i, (column, (rounds, scores)) in enumerate(histories[row].items()):
-                mean, spread = scores.mean(axis=0), scores.std(axis=0)
+                mean, std = scores.mean(axis=0), scores.std(axis=0)
                 place.plot(rounds, mean, label=escape.label(column), linewidth=1.5, color=f"C{i}")
-                place.fill_between(
-                    rounds, mean - spread, mean + spread, alpha=0.2, color=f"C{i}", linewidth=0
-                )
+                place.fill_between(rounds, mean - std, mean + std, alpha=0.2, color=f"C{i}", linewidth=0)
             place.set_title(escape.label(row), fontsize="medium")
             place.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             place.grid(alpha=0.25)
@@ -144,7 +142,7 @@ def planes_picture(history: Sequence[Mapping[str, Any]], title: str, ink: str = 
             for place, what in zip(places, ("parameters", "gradients"), strict=True):
                 points = np.array(planes[what])
                 byzantine = np.isin(np.arange(len(points)), planes["byzantine"])
-                place.scatter(*points[~byzantine].T, s=22, label="honest")
+                place.scatter(*points[~byzantine].T, s=22, label="benign")
                 place.scatter(*points[byzantine].T, s=26, marker="^", label="Byzantine")
                 place.set_title(f"{what}, round {server_round}", fontsize="medium")
                 place.set_xticks([])

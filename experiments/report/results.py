@@ -1,4 +1,4 @@
-"""What a grid's runs came to, as tables: means over seeds, beside the paper's numbers."""
+"""Results of a grid as tables: means over seeds, beside the paper's numbers."""
 
 import math
 import statistics
@@ -316,7 +316,7 @@ def number(record: Mapping[str, Any], metric: str) -> float | None:
 
 
 def _averages(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is measured, so not in result.json, or not worth a place there.
+    """Averages of measurements that are in rounds.jsonl only.
 
     Seconds, traffic and diagnostics of a round on average; the clients' training loss in the last one.
     """

@@ -1,10 +1,11 @@
 """The adversary: attacks that need more than one client's view, around any Flower strategy."""
 
 import copy
-import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from byzflower.flower.compat import array_record, array_view, records_of
 from byzflower.flower.guarded import guarded
 from byzflower.numerics.packed_rows import PackedRows
 from byzflower.numerics.randomness import torch_generator
-from byzflower.numerics.rows import Rows, TooFewClients
+from byzflower.numerics.rows import TooFewClients
+from byzflower.server.adversary.arrived import Arrived
 from byzflower.server.adversary.diagnostics import (
     SMALLEST_PICTURE,
     Similarity,
@@ -36,14 +38,14 @@ from byzflower.server.adversary.diagnostics import (
     poisoning,
     similarity_of,
 )
-from byzflower.strategies.base import UPLOAD_MODE, RobustStrategy
-from byzflower.strategies.result import Gradients, capped_weights
-from byzflower.strategies.stack import SparseRows, Stacked, stack
-from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, UploadFormat
+from byzflower.strategies.base import RobustStrategy
+from byzflower.strategies.options import kind_of
+from byzflower.strategies.result import capped_weights
+from byzflower.uploads.base import CLIENT_ID, NUM_EXAMPLES, Upload, among
 from byzflower.uploads.codec import decode_reply, encode_upload
-from byzflower.uploads.dense import DenseUpload
+from byzflower.uploads.kind import UploadKind
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.topk import TopKUpload
+from byzflower.uploads.round import UPLOAD, Broadcast, Forged, UploadRound
 
 A = TypeVar("A", bound=Attack)
 
@@ -59,7 +61,7 @@ class Adversary(Strategy):
     def __init__(
         self,
         strategy: Strategy,
-        attack: CollusiveAttack | None,
+        attack: Attack | None,
         num_byzantine: int | None = None,
         *,
         byzantine: Collection[int] | None = None,
@@ -85,7 +87,7 @@ class Adversary(Strategy):
             seed: of the attack's randomness.
             diagnostics: measure how the attack lies among the benign updates (`diagnose`), every round,
                 into `info`, and of sparse uploads how similar they are, into `similarity`. It takes some
-                passes over all uploads.
+                passes over all uploads. Not of kinds of uploads that measure themselves.
             embed_rounds: rounds in which to lay the benign updates out in the plane (`embed`), into
                 `embedding`.
             assumed: f/n, below 1/2, of which the skewed majority is named in rounds without Byzantine
@@ -102,16 +104,16 @@ class Adversary(Strategy):
         self.strategy = strategy
         self.attack = attack
         self.byzantine = frozenset(range(num_byzantine or 0) if byzantine is None else byzantine)
-        self.upload = strategy.upload if isinstance(strategy, RobustStrategy) else upload
+        self.kind: UploadKind = (
+            strategy.upload if isinstance(strategy, RobustStrategy) else kind_of(upload)  # type: ignore[arg-type]
+        )
         self.server_lr = server_lr
         self.seed = seed
         self._weighted_by = getattr(strategy, "weighted_by_key", NUM_EXAMPLES)
         self.mask_attack = mask_attack
-        self._format: UploadFormat = (
-            strategy.upload_kind if isinstance(strategy, RobustStrategy) else DenseUpload
-        )
-        if mask_attack is not None and self.upload != "topk":
-            raise ValueError(f'mask_attack needs a strategy with upload="topk", got upload={self.upload!r}')
+        if mask_attack is not None and self.kind.name != "topk":
+            name = self.kind.name
+            raise ValueError(f'mask_attack needs a strategy with upload="topk", got upload={name!r}')
         self.diagnostics = diagnostics
         self.similarity: Similarity | None = None
         self.embed_rounds = frozenset(embed_rounds)
@@ -120,8 +122,7 @@ class Adversary(Strategy):
         self.embedding: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._ranks: dict[int, int] = {}
-        self._layout: Layout | None = None
-        self._global: NDArray[Any] = np.empty(0)
+        self._sent: Broadcast | None = None
         self._previous: torch.Tensor | None = None
         self._step_size = 1.0
         self._memory: dict[str, torch.Tensor] = {}
@@ -138,16 +139,15 @@ class Adversary(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Overhear the broadcast."""
-        views = {name: array_view(array) for name, array in arrays.items()}
-        layout = Layout.of(views)
-        row = layout.row(list(views.values()))
-        self._previous = None if self._layout is None else self._step_to(row, layout)
-        self._layout, self._global = layout, row
-        self._step_size = (
-            self.strategy.server_lr if isinstance(self.strategy, RobustStrategy) else self.server_lr
-        )
-        config[UPLOAD_MODE] = self.upload
-        messages: Iterable[Message] = self.strategy.configure_train(server_round, arrays, config, grid)
+        config[UPLOAD] = self.kind.name
+        messages = [*self.strategy.configure_train(server_round, arrays, config, grid)]
+        if isinstance(self.strategy, RobustStrategy):
+            sent = self.strategy.sent  # one global model
+        else:
+            sent = Broadcast.of({name: array_view(array) for name, array in arrays.items()})
+        self._previous = None if self._sent is None else self._step_to(sent.row)
+        self._sent = sent
+        self._step_size = getattr(self.strategy, "server_lr", self.server_lr)
         return messages
 
     def aggregate_train(
@@ -161,14 +161,13 @@ class Adversary(Strategy):
             replies = [single for reply in replies for single in self._singles(reply)]
         for node in sorted(reply.metadata.src_node_id for reply in replies):
             self._ranks.setdefault(node, len(self._ranks))
-        attack, masks = _active(self.attack, server_round), _active(self.mask_attack, server_round)
-        if attack is not None or masks is not None:
-            replies = self._rewrite(attack, masks, server_round, replies)
+        if self.acts(server_round):
+            replies = self._rewrite(server_round, replies)
         self.seconds = {"attack": time.perf_counter() - started}
         result: tuple[ArrayRecord | None, MetricRecord | None] = self.strategy.aggregate_train(
             server_round, replies
         )
-        if self.diagnostics or server_round in self.embed_rounds:
+        if (self.diagnostics or server_round in self.embed_rounds) and not self.kind.measures_itself:
             started = time.perf_counter()
             self._observe(server_round, replies, result[0])
             self.seconds["diagnostics"] = time.perf_counter() - started
@@ -189,14 +188,14 @@ class Adversary(Strategy):
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """What must be saved with the model to go on later: the last broadcast, the attack's memory."""
         memory = {f"memory.{name}": value.numpy() for name, value in self._memory.items()}
-        return {"global": self._global, "step_size": np.array(self._step_size), **memory}
+        return {"global": self.sent.row, "step_size": np.array(self._step_size), **memory}
 
     def load_state_dict(
         self, names: list[str], arrays: list[NDArray[Any]], state: Mapping[str, NDArray[Any]]
     ) -> None:
         """Restore what `state_dict` gave, for a model with these named arrays."""
-        self._layout = Layout.of(dict(zip(names, arrays, strict=True)))
-        self._global = state["global"]
+        layout = Broadcast.of(self.kind.broadcast(dict(zip(names, arrays, strict=True)))).layout
+        self._sent = Broadcast(layout, state["global"])
         self._step_size = float(state["step_size"])
         self._memory = {
             name.removeprefix("memory."): torch.from_numpy(value)
@@ -206,132 +205,85 @@ class Adversary(Strategy):
 
     # -- the attack --------------------------------------------------------------------------------
 
-    def _rewrite(
-        self,
-        attack: CollusiveAttack | None,
-        mask_attack: MaskAttack | None,
-        server_round: int,
-        replies: list[Message],
-    ) -> list[Message]:
-        layout = self._require_layout()
-        uploads = [self._decode(reply, layout) for reply in replies]
-        arrived = [upload for upload in uploads if upload is not None]
-        byzantine = sorted({c for upload in arrived for c in upload.client_ids} & self.byzantine)
-        benign = self._uploads_of(arrived, layout, byzantine=False)
-        if attack is None:
-            own = self._uploads_of(arrived, layout, byzantine=True)
-            byzantine, crafted = own.client_ids, _matrix(own)
-        elif byzantine:
-            crafted = self._craft(attack, server_round, arrived, benign, byzantine)
-        if not byzantine or len(crafted) == 0:
+    def acts(self, server_round: int) -> bool:
+        """Whether there is anything to rewrite in a round."""
+        return any(_active(attack, server_round) for attack in (self.attack, self.mask_attack))
+
+    def forge(self, server_round: int, arrived: Arrived) -> Forged | None:
+        """What the Byzantine clients upload; None if the attack sees nothing to learn from."""
+        attack, masks = _active(self.attack, server_round), _active(self.mask_attack, server_round)
+        if isinstance(attack, CollusiveAttack):
+            clients, crafted = arrived.byzantine, self._craft(attack, server_round, arrived)
+        else:  # masks alone: of what the attackers themselves learned
+            clients, crafted = arrived.attackers.client_ids, arrived.attackers.matrix()
+        if len(crafted) == 0:
+            return None
+        generator = torch_generator(self.seed, "mask-attack", server_round)
+        place = None if masks is None else partial(self._place, masks, generator)
+        return self.kind.crafted(clients, crafted, lambda: arrived.benign, place)
+
+    def _rewrite(self, server_round: int, replies: list[Message]) -> list[Message]:
+        uploads = [self._decode(reply) for reply in replies]
+        arrived = self._arrived([upload for upload in uploads if upload is not None])
+        forged = self.forge(server_round, arrived) if arrived.byzantine else None
+        if forged is None:
             return replies
-        masks = torch.empty(0)
-        if isinstance(benign, SparseRows):
-            generator = torch_generator(self.seed, "mask-attack", server_round)
-            crafted, masks = self._place(mask_attack, crafted, benign, generator)
-        forged = _Forged(byzantine, crafted, masks)
         return [
-            reply if upload is None else self._replaced(reply, upload, forged, layout)
+            reply if upload is None else self._replaced(reply, upload, forged)
             for reply, upload in zip(replies, uploads, strict=True)
         ]
 
-    def _craft(
-        self,
-        attack: CollusiveAttack,
-        server_round: int,
-        arrived: list[Upload],
-        benign: Stacked,
-        byzantine: list[int],
-    ) -> torch.Tensor:
+    def _craft(self, attack: CollusiveAttack, server_round: int, arrived: Arrived) -> torch.Tensor:
         """What the attackers upload, (f, d), or no rows if the attack sees nothing to learn from."""
-        layout = self._require_layout()
         colluding = attack.knowledge is Knowledge.COLLUDING
-        seen = self._uploads_of(arrived, layout, byzantine=True) if colluding else benign
+        seen = arrived.attackers if colluding else arrived.benign
         if len(seen.client_ids) == 0:
-            return torch.empty(0, layout.d)
+            return torch.empty(0, self._model.d)
         view = AttackView(
-            benign=_matrix(seen),
-            num_byzantine=len(byzantine),
-            num_clients=sum(map(len, arrived)),
+            benign=seen.matrix(),
+            num_byzantine=len(arrived.byzantine),
+            num_clients=len(arrived.clients),
             previous_aggregate=self._previous,
             round=server_round,
             generator=torch_generator(self.seed, "adversary", server_round),
-            tensors=tuple(TensorColumns(*tensor) for tensor in layout.parameters),
+            tensors=self._tensors,
             memory=self._memory,
-            aggregate=None if colluding else self._servers_rule(seen, arrived, byzantine, layout.d),
+            aggregate=None if colluding else self._servers_rule(arrived),
         )
         return attack.craft(view)
 
     def _place(
         self,
-        mask_attack: MaskAttack | None,
-        crafted: torch.Tensor,
-        benign: SparseRows,
+        attack: MaskAttack,
         generator: torch.Generator,
+        crafted: torch.Tensor,
+        benign: torch.Tensor,
+        masks: torch.Tensor,
+        pack_size: int,
+        budget: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Choose the packs of crafted rows: as many as benign clients send, the most important ones."""
-        packs = benign.upload.packs
-        budget = int(np.median(benign.masks.sum(axis=1))) if len(benign.masks) else packs.count
-        if mask_attack is None or len(benign.masks) == 0:
-            rows = [packs.largest(packs.importance(row), budget) for row in crafted.numpy()]
-            return crafted, torch.from_numpy(np.stack(rows))
-        view = PackView(
-            benign=_matrix(benign),
-            masks=torch.from_numpy(benign.masks),
-            pack_size=packs.size,
-            budget=budget,
-            tensors=tuple(TensorColumns(*tensor) for tensor in self._require_layout().parameters),
-            generator=generator,
-        )
-        return mask_attack.place(crafted, view)
+        """Let the attack choose what is sent of crafted rows."""
+        view = PackView(benign, masks, pack_size, budget, self._tensors, generator)
+        return attack.place(crafted, view)
 
-    def _uploads_of(self, uploads: list[Upload], layout: Layout, *, byzantine: bool) -> Stacked:
-        """Finite pseudo-gradients of the Byzantine or of the benign clients, in the order of their ids."""
-        known = []
-        for upload in uploads:
-            visible = [i for i, c in enumerate(upload.client_ids) if (c in self.byzantine) == byzantine]
-            if len(visible) == len(upload):
-                known.append(upload)
-            elif visible:
-                known.append(upload.take(visible))
-        return stack(known, None if self.upload == "gradient" else self._global, layout)
-
-    def _servers_rule(
-        self, benign: Stacked, uploads: list[Upload], byzantine: list[int], d: int
-    ) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    def _servers_rule(self, arrived: Arrived) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """What the strategy would make of the benign uploads and crafted ones; None if it is not ours.
 
-        The strategy's state stays as it is. The matrix is made when it is first needed: few attacks do.
+        The strategy's state stays as it is.
         """
-        strategy = self.strategy
-        if not isinstance(strategy, RobustStrategy):
+        strategy, benign, d = self.strategy, arrived.benign, self._model.d
+        if not (isinstance(strategy, RobustStrategy) and self.kind.reads_gradients):
             return None
-        order = {c: i for i, c in enumerate(sorted([*benign.client_ids, *byzantine]))}
-        theirs = [order[c] for c in byzantine]
-        sizes = {
-            c: s for upload in uploads for c, s in zip(upload.client_ids, upload.num_examples, strict=True)
-        }
-        weights = capped_weights(torch.tensor([sizes[c] for c in order]), strategy.max_client_weight)
-        rows = torch.empty(0)
-
-        def gradients(crafted: torch.Tensor) -> Gradients:
-            nonlocal rows
-            if len(rows) == 0:
-                known = _matrix(benign)
-                rows = torch.empty(len(order), d, dtype=known.dtype)
-                rows[[order[c] for c in benign.client_ids]] = known
-            rows[theirs] = crafted.to(rows)
-            if not isinstance(benign, SparseRows):
-                return rows.to(strategy.device)
-            masks = torch.empty(len(order), benign.upload.packs.count, dtype=torch.bool)
-            masks[[order[c] for c in benign.client_ids]] = torch.from_numpy(benign.masks)
-            _, masks[theirs] = self._place(None, crafted.to(rows), benign, torch.Generator())
-            return PackedRows.of_matrix(rows, masks, benign.upload.packs.size)
+        sizes, clients = arrived.sizes(), sorted([*benign.client_ids, *arrived.byzantine])
+        weights = capped_weights(torch.tensor([sizes[c] for c in clients]), strategy.max_client_weight)
+        mixture = self.kind.mixture(benign, arrived.byzantine)
 
         def aggregate(crafted: torch.Tensor) -> torch.Tensor:
             state = {name: value.copy() for name, value in strategy.state_dict().items()}
+            rows = mixture(crafted)
+            gradients = rows.to(strategy.device) if isinstance(rows, torch.Tensor) else rows
             try:
-                return strategy.apply(gradients(crafted), weights.to(strategy.device)).gradient.cpu()
+                return strategy.apply(gradients, weights.to(strategy.device)).gradient.cpu()
             except TooFewClients:
                 return torch.full((d,), torch.nan)
             finally:
@@ -339,119 +291,105 @@ class Adversary(Strategy):
 
         return aggregate
 
-    def _step_to(self, row: NDArray[Any], layout: Layout) -> torch.Tensor:
-        """The aggregate that led from the last broadcast to this one, as two broadcasts reveal it."""
-        return torch.from_numpy((self._global - row)[: layout.d] / self._step_size)
+    # -- what is observed --------------------------------------------------------------------------
+
+    def observed(self) -> dict[str, Any]:
+        """What was measured of the last round, for its record."""
+        measured: dict[str, Any] = {"diagnostics": self.info} if self.diagnostics else {}
+        return {**measured, "embedding": self.embedding} if self.embedding else measured
+
+    def save(self, folder: Path) -> None:
+        """Write how similar the last sparse uploads were, if that was measured."""
+        if self.similarity is not None:
+            self.similarity.save(folder)
 
     def _observe(self, server_round: int, replies: list[Message], arrays: ArrayRecord | None) -> None:
-        layout = self._require_layout()
-        arrived = [upload for reply in replies if (upload := self._decode(reply, layout)) is not None]
-        benign, byzantine = (
-            _matrix(self._uploads_of(arrived, layout, byzantine=which)) for which in (False, True)
-        )
+        arrived = self._arrived([u for reply in replies if (u := self._decode(reply)) is not None])
+        benign, byzantine = arrived.benign.matrix(), arrived.attackers.matrix()
         n = len(benign) + len(byzantine)
         f = len(byzantine) or int(self.assumed * n)
         size = majority_size(len(benign), n, f) if n > 2 * f else 0
         if self.diagnostics and len(benign) > 0:
             aggregate = None
             if arrays is not None:
-                aggregate = self._step_to(layout.row([array_view(a) for a in arrays.values()]), layout)
+                new = self.sent.layout.joined([array_view(array) for array in arrays.values()])
+                aggregate = self._step_to(new)
             self.info = diagnose(benign, byzantine, self._previous, aggregate, size)
-            everybody = stack(arrived, self._global, layout)
-            if isinstance(everybody, SparseRows):
-                self.info.update(self._diagnose_packs(everybody, aggregate))
+            if arrived.benign.masks is not None:
+                self.info.update(self._diagnose_packs(arrived.everybody, aggregate))
         if server_round in self.embed_rounds and len(benign) >= SMALLEST_PICTURE:
             self.embedding = embed(benign, size)
 
-    def _diagnose_packs(self, uploads: SparseRows, aggregate: torch.Tensor | None) -> dict[str, float]:
-        rows = uploads.gradients(torch.device("cpu"))
-        self.similarity = similarity_of(rows, uploads.client_ids)
+    def _diagnose_packs(self, everybody: UploadRound, aggregate: torch.Tensor | None) -> dict[str, float]:
+        rows: PackedRows = everybody.gradients(torch.device("cpu"))
+        self.similarity = similarity_of(rows, everybody.client_ids)
         if aggregate is None:
             return {}
-        who = np.isin(uploads.client_ids, [*self.byzantine])
-        return poisoning(rows, torch.from_numpy(uploads.num_examples), who, aggregate)
+        who = among(everybody.client_ids, self.byzantine)
+        return poisoning(rows, torch.from_numpy(everybody.num_examples), who, aggregate)
 
-    def _replaced(self, reply: Message, upload: Upload, forged: "_Forged", layout: Layout) -> Message:
+    # -- messages ----------------------------------------------------------------------------------
+
+    @property
+    def sent(self) -> Broadcast:
+        """What this round's clients were sent.
+
+        Raises:
+            RuntimeError: before the first round.
+        """
+        if self._sent is None:
+            raise RuntimeError("aggregate_train before configure_train: the global model is not known")
+        return self._sent
+
+    @property
+    def _model(self) -> Layout:
+        return self.kind.trained(self.sent.layout)
+
+    @property
+    def _tensors(self) -> tuple[TensorColumns, ...]:
+        return tuple(TensorColumns(*tensor) for tensor in self._model.parameters)
+
+    def _step_to(self, row: NDArray[Any]) -> torch.Tensor:
+        """The aggregate that led from the last broadcast to this one, as two broadcasts reveal it."""
+        return torch.from_numpy(self.kind.applied(self.sent, row, self._step_size))
+
+    def _arrived(self, uploads: list[Upload]) -> Arrived:
+        return Arrived(uploads, self.byzantine, lambda some: self.kind.rows(some, self.sent, self._step_size))
+
+    def _replaced(self, reply: Message, upload: Upload, forged: Forged) -> Message:
         """A copy of the reply with the forged uploads of the Byzantine clients in it."""
         if set(forged.clients).isdisjoint(upload.client_ids):
             return reply
-        if isinstance(upload, TopKUpload):
-            replaced = self._forge_sparse(upload, forged)
-        else:
-            replaced = self._forge_dense(upload, forged, layout.d)
+        replaced = self.kind.forge(upload, forged, self.sent)
         (name,) = records_of(reply.content, ArrayRecord)
-        arrays = array_record(replaced.payload(layout, cohort=is_cohort(reply)))
+        arrays = array_record(replaced.payload(self.sent.layout, cohort=is_cohort(reply)))
         return with_content(reply, RecordDict({**reply.content, name: arrays}))
-
-    def _forge_dense(self, upload: Upload, forged: "_Forged", d: int) -> Upload:
-        if not isinstance(upload, DenseUpload):
-            raise TypeError(f"the adversary cannot rewrite {upload.kind} uploads")
-        rows = upload.rows.copy()
-        for i, position in forged.positions(upload.client_ids):
-            gradient = forged.rows[position].numpy()
-            rows[i, :d] = gradient if self.upload == "gradient" else self._global[:d] - gradient
-        return DenseUpload(upload.client_ids, upload.num_examples, upload.metrics, rows)
-
-    def _forge_sparse(self, upload: TopKUpload, forged: "_Forged") -> Upload:
-        masks, values = upload.masks.copy(), [*upload.values]
-        for i, position in forged.positions(upload.client_ids):
-            masks[i], gradient = forged.masks[position].numpy(), forged.rows[position].numpy()
-            columns = upload.packs.columns(masks[i])
-            own = self._global[: upload.packs.d][columns] - gradient[columns]
-            with np.errstate(over="ignore"):
-                values[i] = own.astype(values[i].dtype)
-        return dataclasses.replace(upload, masks=masks, values=values)
 
     def _singles(self, reply: Message) -> list[Message]:
         """Take a cohort's reply apart into one ordinary reply per client."""
         if not is_cohort(reply):
             return [reply]
-        layout = self._require_layout()
-        upload, _ = decode_reply(reply, DenseUpload, layout)
-        count = 0 if upload is None else len(upload)
+        layout = self.sent.layout
+        upload, _ = decode_reply(reply, self.kind, layout)
+        if upload is None:
+            return []
         return [
             with_content(reply, encode_upload(upload.take([i]), layout, cohort=False))
-            for i in range(count)
-            if upload is not None
+            for i in range(len(upload))
         ]
 
-    def _decode(self, reply: Message, layout: Layout) -> Upload | None:
+    def _decode(self, reply: Message) -> Upload | None:
         """The well-formed uploads of a reply; clients without a logical id get their rank for one."""
-        upload, _ = decode_reply(reply, self._format, layout, self._weighted_by)
+        upload, _ = decode_reply(reply, self.kind, self.sent.layout, self._weighted_by)
         if upload is None:
             return None
         if not any(CLIENT_ID in metrics for metrics in records_of(reply.content, MetricRecord).values()):
             upload.client_ids = [self._ranks[reply.metadata.src_node_id]]
         return upload
 
-    def _require_layout(self) -> Layout:
-        if self._layout is None:
-            raise RuntimeError("aggregate_train before configure_train: the global model is not known")
-        return self._layout
-
-
-class _Forged(NamedTuple):
-    """Forged uploads of the Byzantine clients: (f, d) rows, and (f, P) masks, or none if they are dense."""
-
-    clients: list[int]
-    rows: torch.Tensor
-    masks: torch.Tensor
-
-    def positions(self, clients: list[int]) -> list[tuple[int, int]]:
-        """Positions in `clients` of those with a forged upload, and of that upload."""
-        mine = {client: position for position, client in enumerate(self.clients)}
-        return [(i, mine[client]) for i, client in enumerate(clients) if client in mine]
-
 
 def _active(attack: A | None, server_round: int) -> A | None:
     return attack if attack is not None and attack.active(server_round) else None
-
-
-def _matrix(stacked: Stacked) -> torch.Tensor:
-    """All rows, (n, d), 0 where a client sent nothing."""
-    if not stacked.client_ids:
-        return torch.empty(0, stacked.d)
-    return Rows.of(stacked.gradients(torch.device("cpu"))).matrix()
 
 
 def is_cohort(reply: Message) -> bool:

@@ -154,8 +154,8 @@ def poisoning(
         ``rho``, the squared distance to the benign model; ``bound`` eps^2 sum_p f_p^2 with ``eps`` the
         largest over the packs of the mean distance of an attacker's pack to the benign model's.
     """
-    honest = torch.from_numpy(~byzantine)
-    ideal = mean_of_contributors(rows, torch.where(honest, sizes, 0.0))
+    benign = torch.from_numpy(~byzantine)
+    ideal = mean_of_contributors(rows, torch.where(benign, sizes, 0.0))
     numbers = {"rho": float(squared_norms(aggregate[None], origin=ideal))}
     attackers = np.flatnonzero(byzantine)
     if len(attackers) == 0:

@@ -1,23 +1,20 @@
 """The adversary of federated recommenders: rewrites the made-up users' uploads, item by item."""
 
-import dataclasses
-import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
 import torch
-from flwr.common import ArrayRecord, Message, MetricRecord, RecordDict
 
-from byzflower.attacks.items import CraftedRows, ItemAttack, ItemView
-from byzflower.flower.compat import array_record, records_of
-from byzflower.numerics.item_rows import gather, view_of
+from byzflower.attacks.items import ItemAttack, ItemView
+from byzflower.numerics.item_rows import ItemRows
 from byzflower.numerics.randomness import torch_generator
-from byzflower.server.adversary.base import Adversary, is_cohort, with_content
-from byzflower.strategies.items import ItemRows, ItemStrategy
-from byzflower.uploads.codec import decode_reply
-from byzflower.uploads.items import ItemUpload, join
-from byzflower.uploads.layout import Layout
+from byzflower.numerics.rows import view_of
+from byzflower.server.adversary.arrived import Arrived
+from byzflower.server.adversary.base import Adversary
+from byzflower.strategies.items import ItemStrategy
+from byzflower.uploads.items import CraftedItems, ItemUpload, join
+from byzflower.uploads.round import Forged
 
 
 class _Statistics:
@@ -36,8 +33,8 @@ class _Statistics:
         return self._scattered(self._rows.totals())
 
     @cached_property
-    def spread(self) -> torch.Tensor:
-        return self._scattered(self._rows.spread())
+    def std(self) -> torch.Tensor:
+        return self._scattered(self._rows.std())
 
     @cached_property
     def _rows(self) -> ItemRows:
@@ -70,110 +67,33 @@ class ItemAdversary(Adversary):
             popularity: (m,) how many users have each item; public knowledge.
             seed: of the attack's randomness.
         """
-        super().__init__(strategy, None, byzantine=byzantine, seed=seed)
+        super().__init__(strategy, attack, byzantine=byzantine, seed=seed)
         self.item_attack = attack
         self.popularity = torch.from_numpy(np.array(popularity))
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Rewrite the Byzantine replies, then let the wrapped strategy aggregate."""
-        started = time.perf_counter()
-        replies = list(replies)
-        if self.item_attack.active(server_round):
-            replies = self._rewrite_items(server_round, replies)
-        self.seconds = {"attack": time.perf_counter() - started}
-        result: tuple[ArrayRecord | None, MetricRecord | None] = self.strategy.aggregate_train(
-            server_round, replies
-        )
-        return result
-
-    def _rewrite_items(self, server_round: int, replies: list[Message]) -> list[Message]:
-        layout = self._require_layout()
-        uploads = [decode_reply(reply, ItemUpload, layout)[0] for reply in replies]
-        arrived = [upload for upload in uploads if isinstance(upload, ItemUpload)]
-        benign = [own for upload in arrived if (own := self._part(upload, byzantine=False)) is not None]
-        byzantine = sorted({c for upload in arrived for c in upload.client_ids} & self.byzantine)
-        if not byzantine or not benign:
-            return replies
-        view = self._view(join(benign), len(byzantine), server_round, layout)
+    def forge(self, server_round: int, arrived: Arrived) -> Forged | None:
+        """Let the attack choose items and rows."""
+        benign = [upload for upload in arrived.part(byzantine=False) if isinstance(upload, ItemUpload)]
+        if not benign:
+            return None
+        view = self._view(join(benign), len(arrived.byzantine), server_round)
         crafted = self.item_attack.craft(view)
         poison = self.item_attack.poison_dense and len(view.dense[0]) > 0
         dense = self.item_attack.craft_dense(view) if poison else torch.zeros(view.dense.shape[1])
-        rank = {client: i for i, client in enumerate(byzantine)}
-        return [
-            self._rewritten(reply, upload, crafted, dense, rank, layout)
-            if isinstance(upload, ItemUpload)
-            else reply
-            for reply, upload in zip(replies, uploads, strict=True)
-        ]
+        rows = CraftedItems(crafted.chosen, crafted.rows, dense)
+        return Forged(arrived.byzantine, rows, torch.empty(0))
 
-    def _part(self, upload: ItemUpload, byzantine: bool) -> ItemUpload | None:
-        """The Byzantine or the other users' part of an upload."""
-        mine = [i for i, client in enumerate(upload.client_ids) if (client in self.byzantine) == byzantine]
-        if len(mine) == len(upload):
-            return upload
-        if mine == list(range(len(mine))):  # the made-up users come last: a view will do
-            rows = slice(0, upload.splits[len(mine)])
-            return (
-                dataclasses.replace(
-                    upload,
-                    client_ids=upload.client_ids[: len(mine)],
-                    num_examples=upload.num_examples[: len(mine)],
-                    metrics=upload.metrics[: len(mine)],
-                    splits=upload.splits[: len(mine) + 1],
-                    items=upload.items[rows],
-                    rows=upload.rows[rows],
-                    dense=upload.dense[: len(mine)],
-                )
-                if mine
-                else None
-            )
-        return upload.take(mine)
-
-    def _view(self, benign: ItemUpload, count: int, server_round: int, layout: Layout) -> ItemView:
+    def _view(self, benign: ItemUpload, count: int, server_round: int) -> ItemView:
+        layout, row = self.sent
         m, d = layout.shapes[0]
         return ItemView(
             num_byzantine=count,
             popularity=self.popularity,
             max_items=int(np.diff(benign.splits).max()),
-            table=torch.from_numpy(self._global[: m * d].reshape(m, d)),
+            table=view_of(row[: m * d].reshape(m, d)),
             benign=_Statistics(benign, m),
             dense=view_of(benign.dense),
             round=server_round,
             generator=torch_generator(self.seed, "adversary", server_round),
             memory=self._memory,
         )
-
-    def _rewritten(
-        self,
-        reply: Message,
-        upload: ItemUpload,
-        crafted: CraftedRows,
-        dense: torch.Tensor,
-        rank: dict[int, int],
-        layout: Layout,
-    ) -> Message:
-        byzantine = self._part(upload, byzantine=True)
-        if byzantine is None:
-            return reply
-        benign = self._part(upload, byzantine=False)
-        mine = torch.tensor([rank[client] for client in byzantine.client_ids])
-        chosen = crafted.chosen[mine]
-        clients, items = chosen.nonzero(as_tuple=True)
-        rows = gather(crafted.rows, items) if crafted.rows.ndim == 2 else crafted.rows[mine[clients], items]
-        splits = torch.cat([torch.zeros(1, dtype=torch.int64), chosen.sum(dim=1).cumsum(0)])
-        forged = dataclasses.replace(
-            byzantine,
-            splits=splits.numpy(),
-            items=items.numpy().astype(np.int32),
-            rows=rows.float().numpy(),
-            dense=dense.float().expand(len(mine), -1).numpy(),
-        )
-        whole = forged if benign is None else join([benign, forged])
-        ids = {client: i for i, client in enumerate(whole.client_ids)}
-        order = [ids[client] for client in upload.client_ids]
-        whole = whole if order == list(range(len(order))) else whole.take(order)
-        (name,) = records_of(reply.content, ArrayRecord)
-        arrays = array_record(whole.payload(layout, cohort=is_cohort(reply)))
-        return with_content(reply, RecordDict({**reply.content, name: arrays}))

@@ -4,9 +4,12 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+if TYPE_CHECKING:  # the command line checks names without torch
+    from byzflower.attacks import Attack, Need
 
 _ANY_TYPE = ConfigDict(arbitrary_types_allowed=True)
 # Names of runs become folders.
@@ -14,7 +17,7 @@ _LONGEST_NAME = 200
 _NOT_IN_NAMES = frozenset('\\:*?"<>|')
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)\d)(\..*)?", re.IGNORECASE)
 # What the data decides about a model, and the server's data about a rule.
-_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload"})
+_NOT_OPTIONS = frozenset({"input_shape", "num_classes", "num_items", "root_upload", "pack_size", "densify"})
 
 
 class ConfigError(ValueError):
@@ -77,3 +80,8 @@ def unknown_options(option: str, owner: Callable[..., Any] | None, given: Mappin
         except ValidationError as error:
             mistakes.append(f"{option}: {name}: {error.errors()[0]['msg']} (got {value!r:.60})")
     return mistakes
+
+
+def unmet_needs(name: str, attack: "type[Attack]", offers: "Collection[Need]") -> list[str]:
+    """What an attack cannot be carried out without, and what the run does not offer."""
+    return [f"attack {name} needs {need}" for need in sorted(attack.needs.difference(offers))]

@@ -14,11 +14,13 @@ from byzflower.models.ranking import RANKS
 from byzflower.server.config.base import CommonConfig
 from byzflower.server.config.checks import unknown_name
 from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES
+from byzflower.uploads.registry import OF_STRATEGIES, UPLOADS
 
 if TYPE_CHECKING:  # the command line reads configurations without torch
     from byzflower.attacks import CollusiveAttack
     from byzflower.strategies import PreAggregation, RobustStrategy
     from byzflower.strategies.fltrust import RootUpload
+    from byzflower.uploads.kind import UploadKind
 
 
 class RunConfig(ClientSettings, CommonConfig):
@@ -55,7 +57,7 @@ class RunConfig(ClientSettings, CommonConfig):
         None, gt=0, le=1, description="cap on a client's share of the weights"
     )
     max_round_bytes: int = Field(
-        0, ge=0, description="refuse a round whose uploads need more server memory; 0 for no limit"
+        0, ge=0, description="refuse a round that needs more server memory; 0 for no limit"
     )
     diagnostics: bool = Field(
         False, description="record every round how the attack lies among the benign updates"
@@ -106,6 +108,7 @@ class RunConfig(ClientSettings, CommonConfig):
             *unknown_name("attack", self.attack, [*ATTACKS, "none"]),
             *unknown_name("mask-attack", self.mask_attack, [*MASK_ATTACKS, "none"]),
             *unknown_name("strategy", self.strategy, STRATEGIES),
+            *unknown_name("upload", self.upload, [name for name in UPLOADS if name not in OF_STRATEGIES]),
         ]
         if self.recommends != (self.model in STATELESS) and self.model in [*MODELS, *STATELESS]:
             kind = "recommenders'" if self.recommends else "classifiers'"
@@ -163,13 +166,14 @@ class RunConfig(ClientSettings, CommonConfig):
             options["root_upload"] = root_upload or make_root_upload(
                 self.client_settings(), self.root_samples, self.upload
             )
+        upload: dict[str, Any] = {"upload": self.upload, "densify": self.densify}
+        if self.upload not in ("weights", "gradient"):  # these strategies know by name
+            upload = {"upload": self.make_upload()}
         return rule(
             **options,
             pre=self.make_pre(),
             server_lr=self.server_lr,
-            upload=self.upload,
-            pack_size=self.pack_size,
-            densify=self.densify,
+            **upload,
             max_client_weight=self.max_client_weight,
             max_skipped_rounds=self.max_skipped_rounds,
             max_round_bytes=self.max_round_bytes,
@@ -183,6 +187,17 @@ class RunConfig(ClientSettings, CommonConfig):
             min_evaluate_nodes=1,
             min_available_nodes=nodes,
         )
+
+    def make_upload(self) -> "UploadKind":
+        """How clients upload.
+
+        Raises:
+            ValueError: a parameter is missing or out of its range.
+        """
+        make: Any = UPLOADS[self.upload]
+        packs = {"pack_size": self.pack_size, "densify": self.densify} if self.upload == "topk" else {}
+        made: UploadKind = make(**self.upload_options, **packs)
+        return made
 
     @property
     def clients_per_round(self) -> int:

@@ -11,7 +11,7 @@ from byzflower.clients.recommender.settings import RECOMMENDATION, RecommenderSe
 from byzflower.datasets import FEEDBACK
 from byzflower.models import PERSONAL
 from byzflower.server.config.base import CommonConfig
-from byzflower.server.config.checks import unknown_name, unknown_options
+from byzflower.server.config.checks import unknown_name, unknown_options, unmet_needs
 from byzflower.strategies.items import ITEM_STRATEGIES
 
 if TYPE_CHECKING:  # the command line reads configurations without torch
@@ -49,8 +49,10 @@ class RecommendationConfig(RecommenderSettings, CommonConfig):
         return self
 
     def _wrong_parameters(self) -> list[str]:
+        attack = ITEM_ATTACKS.get(self.attack)
         return [
-            *unknown_options("attack-options", ITEM_ATTACKS.get(self.attack), self.attack_options),
+            *([] if attack is None else unmet_needs(self.attack, attack, self.offers)),
+            *unknown_options("attack-options", attack, self.attack_options),
             *unknown_options("model-options", PERSONAL[self.model], self.model_options),
             *unknown_options("strategy-options", ITEM_STRATEGIES[self.strategy], self.strategy_options),
         ]

@@ -30,7 +30,7 @@ def make_config(options: Mapping[str, Any]) -> Config:
 def config_from_flower(run_config: Mapping[str, Any]) -> Config:
     """Make a configuration of a Flower run config; see `options_of`.
 
-    An app lists the options of all tasks; those that this one does not have are of no account.
+    An app lists the options of all tasks; those that this one does not have are ignored.
 
     Raises:
         ConfigError: see `make_config`.

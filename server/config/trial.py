@@ -10,13 +10,14 @@ from byzflower.attacks import (
     AttackView,
     CollusiveAttack,
     Knowledge,
+    Need,
     TensorColumns,
 )
-from byzflower.clients.sparse import TopK
 from byzflower.models import MODELS, STATELESS
-from byzflower.server.config.checks import unknown_options
+from byzflower.server.config.checks import unknown_options, unmet_needs
 from byzflower.server.config.classification import RunConfig, parse_calls
-from byzflower.strategies import PRE_AGGREGATIONS, STRATEGIES, MomentsStrategy, TooFewClients
+from byzflower.strategies import ARFRS, PRE_AGGREGATIONS, STRATEGIES, MomentsStrategy, TooFewClients
+from byzflower.uploads.registry import UPLOADS
 
 
 def faults(config: RunConfig) -> list[str]:
@@ -27,7 +28,6 @@ def faults(config: RunConfig) -> list[str]:
 
 def _wrong_parameters(config: RunConfig) -> list[str]:
     models = STATELESS if config.recommends else MODELS
-    topk = TopK if config.upload == "topk" else None
     masks = MASK_ATTACKS.get(config.mask_attack)
     return [
         *(
@@ -38,7 +38,7 @@ def _wrong_parameters(config: RunConfig) -> list[str]:
         *unknown_options("attack-options", ATTACKS.get(config.attack), config.attack_options),
         *unknown_options("mask-attack-options", masks, config.mask_attack_options),
         *unknown_options("model-options", models[config.model], config.model_options),
-        *unknown_options("upload-options", topk, config.upload_options),
+        *unknown_options("upload-options", UPLOADS[config.upload], config.upload_options),
         *unknown_options("strategy-options", STRATEGIES[config.strategy], config.strategy_options),
     ]
 
@@ -46,15 +46,11 @@ def _wrong_parameters(config: RunConfig) -> list[str]:
 def _mismatches(config: RunConfig) -> list[str]:
     """Data set, strategy and attack that do not go together."""
     mistakes = []
-    moments = issubclass(STRATEGIES[config.strategy], MomentsStrategy)
-    attack = ATTACKS.get(config.attack, Attack)
-    if config.recommends and not moments:
+    strategy = STRATEGIES[config.strategy]
+    if config.recommends and not issubclass(strategy, MomentsStrategy):
         mistakes.append(f"data set {config.dataset} needs a strategy that keeps moments, as arfrs")
-    if moments and issubclass(attack, CollusiveAttack):
-        mistakes.append(f"attack {config.attack} cannot rewrite the moments uploads of {config.strategy}")
-    if attack.needs_moments and not moments:
-        mistakes.append(f"attack {config.attack} needs a strategy that keeps moments, as arfrs")
-    return mistakes
+    offers = config.offers | ({Need.ADAM} if issubclass(strategy, ARFRS) else frozenset())
+    return mistakes + unmet_needs(config.attack, ATTACKS.get(config.attack, Attack), offers)
 
 
 def _attack_faults(config: RunConfig) -> list[str]:
@@ -62,7 +58,7 @@ def _attack_faults(config: RunConfig) -> list[str]:
     n = config.clients_per_round
     f = round(n * config.byzantine / config.clients)
     try:
-        TopK(**config.upload_options)  # type: ignore[arg-type]
+        config.make_upload()
     except ValueError as error:
         return [f"upload-options: {error}"]
     try:
@@ -73,6 +69,7 @@ def _attack_faults(config: RunConfig) -> list[str]:
         attack = config.make_attack()
         if isinstance(attack, CollusiveAttack) and f:
             colluding = attack.knowledge is Knowledge.COLLUDING
+            known = not colluding and config.strategy_options.get("inspect") != "parameters"
             attack.craft(
                 AttackView(
                     benign=torch.zeros(f if colluding else n - f, 1),
@@ -82,7 +79,7 @@ def _attack_faults(config: RunConfig) -> list[str]:
                     round=1,
                     generator=torch.Generator(),
                     tensors=(TensorColumns("weight", (1, 1), slice(0, 1)),),
-                    aggregate=None if colluding else lambda crafted: crafted[0],
+                    aggregate=(lambda crafted: crafted[0]) if known else None,
                 )
             )
     except (TypeError, ValueError) as error:

@@ -25,6 +25,8 @@ from byzflower.numerics.cores import usable_cores
 
 _RUN_ID = 1
 _SERVER_NODE = 1
+# As Flower's own, node ids are no small numbers: none is what a client calls itself.
+_FIRST_NODE = 1 << 40
 
 
 class InlineGrid(Grid):
@@ -41,7 +43,7 @@ class InlineGrid(Grid):
         run_config: dict[str, Any] | None = None,
         num_workers: int | None = None,
     ) -> None:
-        """Make `num_nodes` virtual nodes with ids from 1 and partition ids from 0.
+        """Make `num_nodes` virtual nodes with ascending ids and partition ids from 0.
 
         Args:
             client_app: the app that every node runs.
@@ -52,14 +54,14 @@ class InlineGrid(Grid):
         enter_local_run(_RUN_ID)
         self._app = client_app
         self._contexts = {
-            node: Context(
+            _FIRST_NODE + i: Context(
                 run_id=_RUN_ID,
-                node_id=node,
-                node_config={"partition-id": node - 1, "num-partitions": num_nodes},
+                node_id=_FIRST_NODE + i,
+                node_config={"partition-id": i, "num-partitions": num_nodes},
                 state=RecordDict(),
                 run_config=dict(run_config or {}),
             )
-            for node in range(1, num_nodes + 1)
+            for i in range(num_nodes)
         }
         self._pool = ThreadPoolExecutor(num_workers or usable_cores(), thread_name_prefix="client")
         self._ids = itertools.count(1)

@@ -22,8 +22,9 @@ from byzflower.numerics.threads import one_thread
 from byzflower.server.config.checks import ConfigError
 from byzflower.server.config.tasks import Config
 from byzflower.server.engines.inline import InlineGrid
-from byzflower.server.federation import OnRound, Outcome, federation
+from byzflower.server.federation import federation
 from byzflower.server.recorder import Recorder
+from byzflower.server.rounds import OnRound, Outcome
 
 
 def simulate(config: Config, on_round: OnRound | None = None, *, fresh: bool = False) -> Outcome:

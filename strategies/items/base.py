@@ -1,31 +1,29 @@
 """ItemStrategy: the strategy of federated recommenders, where each item is aggregated by itself."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from byzflower.numerics.item_rows import ItemRows, view_of
+from byzflower.numerics.item_rows import ItemRows
 from byzflower.numerics.rows import TooFewClients
-from byzflower.strategies.base import RobustStrategy, StrategyOptions
+from byzflower.strategies.base import RobustStrategy
 from byzflower.strategies.leeway import longest_step, too_long
-from byzflower.strategies.result import check
-from byzflower.strategies.stack import MAX_NORM, fault, is_held, row_norms
-from byzflower.uploads.base import Rejection, Upload
-from byzflower.uploads.items import ItemUpload, join
-from byzflower.uploads.layout import Layout
+from byzflower.strategies.options import StrategyOptions
+from byzflower.strategies.result import AggregationResult, check
+from byzflower.uploads.items import ItemRound, Items, ServerOptimizer
+from byzflower.uploads.limits import row_norms
 
 Convention = Literal["standard", "spattack"]
-ServerOptimizer = Literal["sgd", "adam"]
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What a rule made of every item's rows.
+    """A rule's aggregates of all items.
 
     Attributes:
         gradients: (k, d) aggregates of the k items that received rows.
@@ -42,53 +40,17 @@ class ItemOptions(StrategyOptions, TypedDict, total=False):
     server_optimizer: ServerOptimizer
 
 
-@dataclass
-class _Stack:
-    """A round's uploads: clients with finite rows of bounded length, in any order.
-
-    Attributes:
-        client_ids: ascending.
-        rejections: everybody else.
-        upload: of the clients.
-        norms: (nnz,) of the upload's rows.
-    """
-
-    client_ids: list[int]
-    rejections: list[Rejection]
-    upload: ItemUpload
-    norms: NDArray[np.float32]
-
-    masks: ClassVar[None] = None
-
-    def largest(self) -> NDArray[np.float32]:
-        """Norm of the longest row of each client that sent any."""
-        splits = self.upload.splits
-        largest: NDArray[np.float32] = np.maximum.reduceat(self.norms, splits[:-1][splits[:-1] < splits[1:]])
-        return largest
-
-    def beyond(self, limit: float, items: NDArray[np.int64]) -> list[Rejection]:
-        """Clients whose row for one of these items is longer than allowed."""
-        upload = self.upload
-        places = np.flatnonzero((self.norms > limit) & np.isin(upload.items, items))
-        owners = upload.owners[places]
-        reasons = {
-            upload.client_ids[owner]: too_long(f"item {upload.items[place]}", float(self.norms[place]), limit)
-            for owner, place in zip(owners.tolist(), places.tolist(), strict=True)
-        }
-        return [Rejection(client, reasons[client]) for client in sorted(reasons)]
-
-
 class ItemStrategy(RobustStrategy):
     """Base of the rules that treat each item as an aggregation of its own (Spattack, section 3).
 
     The first array of the model is the (m, d) item table. For every item, the rows that clients uploaded
     for it are aggregated: v_j <- v_j - server_lr * AGR(rows of j). Clients that did not touch an item do
     not count as zeros, and an item that nobody touched does not move; neither does one whose step is longer
-    than any majority's rows explain (see `leeway`): then its clients are named. Whatever else the model has is
-    aggregated by the dense form of the same rule (`aggregate`).
+    than what most clients send explains (see `leeway`): then its clients are named. Whatever else the model
+    has is aggregated by the dense form of the same rule (`aggregate`).
     """
 
-    upload_kind = ItemUpload
+    by_item = True
 
     def __init__(self, **options: Unpack[ItemOptions]) -> None:
         """Make the strategy.
@@ -101,110 +63,55 @@ class ItemStrategy(RobustStrategy):
         Raises:
             ValueError: an option out of its range.
         """
-        self.server_optimizer = options.pop("server_optimizer", "sgd")
         for name in ("pre", "upload", "device"):
             check(name not in options, f"item strategies take no {name}", options.get(name))
-        gradients: dict[str, Any] = {**options, "upload": "gradient"}
-        super().__init__(**gradients)
-        check(
-            self.server_optimizer in ("sgd", "adam"),
-            "server_optimizer must be sgd or adam",
-            self.server_optimizer,
-        )
-        self._adam = _Adam()
+        kind = Items(options.pop("server_optimizer", "sgd"))
+        own: dict[str, Any] = {**options, "upload": kind}
+        super().__init__(**own)
 
     @abstractmethod
     def aggregate_items(self, rows: ItemRows) -> ItemResult:
         """Aggregate every item's rows, all finite."""
 
     def remember_items(self, items: NDArray[np.int64], gradients: NDArray[np.float32]) -> None:
-        """Be told of the items that move this round, and of their aggregates; by default forgotten."""
+        """Called with the items that move this round and their aggregates, for rules with memory."""
 
-    def _stack(self, uploads: Sequence[Upload], layout: Layout) -> _Stack:
-        mine = [upload for upload in uploads if isinstance(upload, ItemUpload)]
-        upload = join(mine) if mine else ItemUpload.empty(layout)
-        norms = row_norms(view_of(upload.rows)).numpy()
-        fit = row_norms(view_of(upload.dense)).numpy() <= MAX_NORM
-        long = np.flatnonzero(~(norms <= MAX_NORM))
-        fit[np.searchsorted(upload.splits, long, "right") - 1] = False
-        if fit.all():
-            return _Stack(sorted(upload.client_ids), [], upload, norms)
-        bad = [upload.take([i]) for i in np.flatnonzero(~fit).tolist()]
-        rejections = [Rejection(one.client_ids[0], fault(one.rows, one.dense)) for one in bad]
-        norms = norms[fit[upload.owners]]
-        upload = upload.take(np.flatnonzero(fit).tolist())
-        return _Stack(sorted(upload.client_ids), rejections, upload, norms)
+    def apply(self, gradients: Any, weights: torch.Tensor) -> AggregationResult:
+        """Apply the rule item by item, and its dense form to whatever else the model has.
 
-    def _step(self, matrix: _Stack, layout: Layout) -> NDArray[Any]:
-        upload = matrix.upload
-        if len(upload.items) == 0:
+        Args:
+            gradients: an `ItemRound`.
+            weights: not looked at.
+
+        Returns:
+            The aggregate of the whole model, which only moves the items that `moves` says.
+
+        Raises:
+            TooFewClients: nobody sent a row.
+        """
+        round_: ItemRound = gradients
+        if not len(round_.upload.items):
             raise TooFewClients("no usable upload arrived")
-        m, d = layout.shapes[0]
-        clients = np.array(upload.client_ids, np.uint64)
-        rows = ItemRows(upload.rows, clients, upload.splits, upload.items, m)
+        rows = round_.by_item()
         result = self.aggregate_items(rows)
-        limit = longest_step(matrix.largest())
+        limit = longest_step(round_.largest())
         moved = (row_norms(result.gradients) <= limit).numpy()
-        items = rows.items.numpy()[moved]
-        gradients = result.gradients.numpy()[moved]
-        self.remember_items(items, gradients)
-        touched = np.zeros(layout.width, bool)
-        touched[: m * d].reshape(m, d)[items] = True
-        touched[m * d :] = True
-        gradient = np.zeros(layout.width, np.float32)
-        gradient[: m * d].reshape(m, d)[items] = gradients
-        if layout.width > m * d:
-            gradient[m * d :] = self._aggregate_dense(upload, clients).numpy()
-        if self.server_optimizer == "adam":
-            gradient = self._adam.direction(gradient, touched)
-        new: NDArray[Any] = self._global - np.float32(self.server_lr) * gradient
-        if not is_held(new, layout):
-            raise TooFewClients("the new model would not be finite")
-        record = self.last_round
-        record.info = {"items": float(len(rows)), "rows": float(len(rows.order)), **result.info}
-        record.dropped = matrix.beyond(limit, rows.items.numpy()[~moved])
-        return new
-
-    def _aggregate_dense(self, upload: ItemUpload, clients: NDArray[np.uint64]) -> torch.Tensor:
-        dense = torch.from_numpy(upload.dense[np.argsort(clients)])
-        equal = torch.full((len(dense),), 1 / len(dense), dtype=torch.float64)
-        return self.apply(dense, equal).gradient
-
-    def state_dict(self) -> dict[str, NDArray[Any]]:
-        """See `RobustStrategy`."""
-        return {**super().state_dict(), **self._adam.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `RobustStrategy`."""
-        super().load_state_dict(state)
-        self._adam.load_state_dict(state)
-
-
-class _Adam:
-    """Adam (Kingma and Ba, 2015) that leaves untouched coordinates, and their counts of steps, alone."""
-
-    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> None:
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        self.first = self.second = self.steps = np.empty(0, np.float32)
-
-    def direction(self, gradient: NDArray[np.float32], touched: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """What to step along, (width,); 0 where nothing was touched."""
-        if len(self.first) == 0:
-            self.first, self.second, self.steps = (np.zeros_like(gradient) for _ in range(3))
-        g = gradient[touched]
-        self.steps[touched] += 1
-        self.first[touched] = self.beta1 * self.first[touched] + (1 - self.beta1) * g
-        self.second[touched] = self.beta2 * self.second[touched] + (1 - self.beta2) * g * g
-        mean = self.first[touched] / (1 - self.beta1 ** self.steps[touched])
-        square = self.second[touched] / (1 - self.beta2 ** self.steps[touched])
-        step = np.zeros_like(gradient)
-        step[touched] = mean / (np.sqrt(square) + self.eps)
-        return step
-
-    def state_dict(self) -> dict[str, NDArray[Any]]:
-        return {"adam.first": self.first, "adam.second": self.second, "adam.steps": self.steps}
-
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self.first, self.second, self.steps = (
-            np.array(state[f"adam.{name}"]) for name in ("first", "second", "steps")
+        items, d = rows.items.numpy()[moved], rows.d
+        self.remember_items(items, result.gradients.numpy()[moved])
+        table = round_.num_items * d
+        gradient, moves = np.zeros(round_.d, np.float32), np.zeros(round_.d, np.bool_)
+        gradient[:table].reshape(-1, d)[items] = result.gradients.numpy()[moved]
+        moves[:table].reshape(-1, d)[items] = True
+        moves[table:] = True
+        if round_.d > table:
+            dense = round_.dense()
+            equal = torch.full((len(dense),), 1 / len(dense), dtype=torch.float64)
+            gradient[table:] = super().apply(dense, equal).gradient.numpy()
+        late = round_.longer(limit, rows.items.numpy()[~moved])
+        places = {client: i for i, client in enumerate(round_.client_ids)}
+        return AggregationResult(
+            torch.from_numpy(gradient),
+            info={"items": float(len(rows)), "rows": float(len(rows.order)), **result.info},
+            reasons={places[c]: too_long(f"item {item}", norm, limit) for c, (item, norm) in late.items()},
+            moves=torch.from_numpy(moves),
         )

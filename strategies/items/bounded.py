@@ -1,4 +1,4 @@
-"""What rules with a number of Byzantine clients have in common: the option, and items with too few rows."""
+"""Base of item rules that tolerate a given number of Byzantine rows per item."""
 
 from typing import Unpack
 

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from byzflower.numerics.item_rows import ItemRows
 from byzflower.numerics.rows import Rows
@@ -56,11 +57,11 @@ class ItemCenteredClipping(ItemStrategy):
     def aggregate_items(self, rows: ItemRows) -> ItemResult:
         """Apply `item_centered_clipping` about each item's last aggregate, 0 before the first."""
         if len(self.previous) == 0:
-            self.previous = torch.zeros(self._require_layout().shapes[0])
+            self.previous = torch.zeros(self.sent.layout.shapes[0])
         return item_centered_clipping(rows, self.previous[rows.items], self.tau, self.iterations)
 
+    @override
     def remember_items(self, items: NDArray[np.int64], gradients: NDArray[np.float32]) -> None:
-        """See `ItemStrategy`."""
         self.previous[items] = torch.from_numpy(gradients)
 
     def aggregate(self, gradients: Rows, weights: torch.Tensor) -> AggregationResult:
@@ -69,13 +70,13 @@ class ItemCenteredClipping(ItemStrategy):
         self.previous_dense = result.gradient
         return result
 
+    @override
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """See `RobustStrategy`."""
         dense = np.empty(0) if self.previous_dense is None else self.previous_dense.numpy()
         return {**super().state_dict(), "previous": self.previous.numpy(), "previous_dense": dense}
 
+    @override
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """See `RobustStrategy`."""
         super().load_state_dict(state)
         self.previous = torch.from_numpy(np.array(state["previous"]))
         dense = torch.from_numpy(np.array(state["previous_dense"]))

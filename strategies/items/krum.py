@@ -17,7 +17,7 @@ from byzflower.strategies.items.bounded import FALLBACK, BoundedItemStrategy
 from byzflower.strategies.krum import krum
 from byzflower.strategies.result import AggregationResult
 
-# Distances worked on at a time, in each thread: they stay in the L2 cache.
+# Distances computed at a time in each thread, so that they stay in the L2 cache.
 _BLOCK_DISTANCES = 1 << 16
 
 
@@ -62,7 +62,7 @@ def _sums_of_least(values: NDArray[np.float64], count: int) -> NDArray[np.float6
 
 
 def neighbours(count: int, num_byzantine: int, convention: Convention) -> int:
-    """How many neighbours Krum looks at, for `count` rows; 0 if they are too few for it.
+    """Number of neighbours in Krum's scores of `count` rows; 0 if the rows are too few for Krum.
 
     Standard: c - f - 2 if c > 2f + 2. Spattack: that if c > f + 2, else c - f if c > f, else all.
     """

@@ -10,12 +10,12 @@ from byzflower.strategies.geometric_median import TOLERANCE, check_options, geom
 from byzflower.strategies.items.base import ItemOptions, ItemResult, ItemStrategy
 from byzflower.strategies.result import AggregationResult
 
-# Enough for the farthest rows of four attackers among nine.
+# Enough to converge with four attackers among nine, however far away.
 _MOST_STEPS = 1000
 
 
 def item_geometric_median(rows: ItemRows, iterations: int | None = None, nu: float = 1e-6) -> ItemResult:
-    """Smoothed Weiszfeld steps for every item from its mean, by default to convergence: see `geometric_median`."""
+    """Smoothed Weiszfeld steps for every item, by default to convergence: see `geometric_median`."""
     return ItemResult(rows.map(lambda values: _medians(values, iterations, nu)))
 
 

@@ -1,4 +1,4 @@
-"""What may be done to a round's uploads before any rule, in any number and order."""
+"""Pre-aggregations: transformations of a round's rows before any rule, in any number and order."""
 
 from typing import TYPE_CHECKING
 

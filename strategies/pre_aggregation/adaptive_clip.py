@@ -21,7 +21,7 @@ class AdaptiveClip(PreAggregation):
     num_byzantine: NumByzantine | None = None
 
     def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
-        """See `PreAggregation`.
+        """Clip the longest rows.
 
         Raises:
             TooFewClients: n <= f.

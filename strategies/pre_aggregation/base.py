@@ -1,4 +1,4 @@
-"""What every pre-aggregation is."""
+"""Base class of pre-aggregations."""
 
 from abc import ABC, abstractmethod
 
@@ -9,7 +9,7 @@ from byzflower.strategies.result import NumByzantine, count_byzantine
 
 
 class PreAggregation(ABC):
-    """Turns a round's rows into others, before any rule.
+    """Transforms a round's rows, before any rule.
 
     Implementations are frozen dataclasses, so that a strategy can be logged and compared.
     """

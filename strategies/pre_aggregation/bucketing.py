@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from typing_extensions import override
 
 from byzflower.numerics.randomness import torch_generator
 from byzflower.numerics.rows import Rows
@@ -13,10 +14,10 @@ from byzflower.strategies.result import NumByzantine, check
 
 @dataclass(frozen=True)
 class Bucketing(PreAggregation):
-    """Means of s uploads each, dealt at random every round: n becomes ceil(n/s).
+    """Means of s uploads each, assigned at random every round: n becomes ceil(n/s).
 
-    Karimireddy et al. (2022). The last bucket gets what is left over. A Byzantine upload spoils its whole
-    bucket, so f stays what it was while n shrinks.
+    Karimireddy et al. (2022). The last bucket gets the remainder. A Byzantine upload spoils its whole bucket,
+    so f stays the same while n shrinks.
 
     Attributes:
         s: uploads in a bucket, at least 1.
@@ -29,8 +30,8 @@ class Bucketing(PreAggregation):
     def __post_init__(self) -> None:
         check(self.s >= 1, "s must be at least 1", self.s)
 
+    @override
     def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
-        """See `PreAggregation`."""
         order = torch.randperm(rows.n, generator=torch_generator(seed, f"bucketing-{self.seed}"))
         bucket = torch.empty_like(order)
         bucket[order] = torch.arange(rows.n) // self.s

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from byzflower.numerics.rows import Rows
 from byzflower.strategies.pre_aggregation.base import PreAggregation, clipped
 from byzflower.strategies.result import NumByzantine, check
@@ -20,6 +22,6 @@ class Clip(PreAggregation):
     def __post_init__(self) -> None:
         check(self.max_norm > 0, "max_norm must be positive", self.max_norm)
 
+    @override
     def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
-        """See `PreAggregation`."""
         return clipped(rows, self.max_norm)

@@ -23,7 +23,7 @@ class NearestNeighborMixing(PreAggregation):
     num_byzantine: NumByzantine | None = None
 
     def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
-        """See `PreAggregation`.
+        """Mix each row with its nearest ones.
 
         Raises:
             TooFewClients: n <= f.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from byzflower.numerics.order_statistics import order_statistics
 from byzflower.numerics.rows import Columns, Rows
@@ -29,17 +30,17 @@ class Sparsify(PreAggregation):
         fits = self.top_k >= 1 if isinstance(self.top_k, int) else 0 < self.top_k <= 1
         check(fits, "top_k must be a positive integer or a fraction in (0, 1]", self.top_k)
 
+    @override
     def apply(self, rows: Rows, num_byzantine: NumByzantine | None = None, seed: int = 0) -> Rows:
-        """See `PreAggregation`."""
         k = self.top_k if isinstance(self.top_k, int) else math.ceil(self.top_k * rows.d - 1e-9)
-        return rows if k >= rows.d else SparseRows.of_largest(rows, k)
+        return rows if k >= rows.d else MaskedRows.of_largest(rows, k)
 
 
-class SparseRows(Rows):
+class MaskedRows(Rows):
     """Rows of which only some entries are seen, the rest being zero.
 
-    What is kept is a bit per entry: a threshold alone would not do, as mixtures are rounded in another
-    way in blocks of another width.
+    What is kept is stored as one bit per entry: a threshold would not do, since mixtures are rounded
+    differently in blocks of other widths.
     """
 
     def __init__(self, base: Rows, bits: torch.Tensor, first: int = 0) -> None:
@@ -47,7 +48,7 @@ class SparseRows(Rows):
 
         Args:
             base: n rows.
-            bits: uint8 (n, b), the entries to keep, eight in a byte, the first in its highest bit.
+            bits: uint8 (n, b), which entries to keep, eight to a byte, the first in its highest bit.
             first: the bit of the first column.
         """
         self._base, self._bits, self._first = base, bits, first
@@ -55,7 +56,7 @@ class SparseRows(Rows):
         self.dtype, self.device, self.num_clients = base.dtype, base.device, base.num_clients
 
     @classmethod
-    def of_largest(cls, rows: Rows, k: int) -> "SparseRows":
+    def of_largest(cls, rows: Rows, k: int) -> "MaskedRows":
         """Keep each row's k < d largest entries."""
         bits = torch.empty(rows.n, -(-rows.d // 8), dtype=torch.uint8, device=rows.device)
 
@@ -65,16 +66,16 @@ class SparseRows(Rows):
         map_blocks(keep, rows.n, 1)
         return cls(rows, bits)
 
+    @override
     def block(self, columns: Columns) -> torch.Tensor:
-        """See `Rows`."""
         return torch.where(self._mask(columns), self._base.block(columns), 0)
 
+    @override
     def part(self, columns: slice) -> Rows:
-        """See `Rows`."""
         start, stop, step = columns.indices(self.d)
         if step != 1:
             raise ValueError(f"a part must be columns in a row, got every {step}th")
-        return SparseRows(self._base.part(slice(start, stop)), self._bits, self._first + start)
+        return MaskedRows(self._base.part(slice(start, stop)), self._bits, self._first + start)
 
     def _mask(self, columns: Columns) -> torch.Tensor:
         """Boolean (n, c): which of the entries in these columns are kept."""
@@ -87,13 +88,13 @@ class SparseRows(Rows):
         held = self._bits[:, start // 8 : -(-stop // 8)]
         return _unpacked(held)[:, start % 8 : start % 8 + stop - start]
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
-        return self._base.spread(values)
+    @override
+    def to_clients(self, values: torch.Tensor) -> torch.Tensor:
+        return self._base.to_clients(values)
 
-    def claims(self, weights: torch.Tensor) -> torch.Tensor:
-        """See `Rows`."""
-        return self._base.claims(weights)
+    @override
+    def from_clients(self, weights: torch.Tensor) -> torch.Tensor:
+        return self._base.from_clients(weights)
 
 
 _SHIFTS = torch.arange(7, -1, -1, dtype=torch.uint8)
@@ -108,14 +109,14 @@ def _packed(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _unpacked(held: torch.Tensor) -> torch.Tensor:
-    """What (n, b) bytes were packed of, boolean (n, 8 b)."""
+    """Inverse of `_packed`, for rows of bytes: (n, b) -> boolean (n, 8 b)."""
     if not held.is_cuda:
         return torch.from_numpy(np.unpackbits(held.numpy(), axis=1).view(np.bool_))
     return ((held[:, :, None] >> _SHIFTS.to(held.device)) & 1 > 0).flatten(1)
 
 
 def _largest(sizes: torch.Tensor, k: int) -> torch.Tensor:
-    """Boolean (d,) mask of the k largest sizes, of equal ones the first."""
+    """Boolean (d,) mask of the k largest sizes; ties go to the lower index."""
     threshold = _ascending(sizes, len(sizes) - k)
     mask = sizes > threshold
     ties = (sizes == threshold).nonzero().squeeze(1)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from views import local_view, view
+from views import local_view, training_view, view
 
 from byzflower import attacks
 from byzflower.attacks import (
@@ -27,6 +27,7 @@ from byzflower.attacks import (
     LabelFlip,
     LocalAttack,
     MaskAttack,
+    TrainingAttack,
     alie,
     bit_flip,
     flip_labels,
@@ -207,6 +208,8 @@ def test_a_gpu_gives_the_same_numbers(name):
     elif isinstance(attack, LocalAttack):
         expected = attack.corrupt(local_view(x[0]))
         got = attack.corrupt(local_view(on_gpu[0], torch.ones(5000, device="cuda")))
+    elif isinstance(attack, TrainingAttack):
+        expected, got = (attack.train(training_view(rows[1:], rows[0])) for rows in (x, on_gpu))
     else:
         pytest.skip("works on data")
     assert got.is_cuda
@@ -231,6 +234,8 @@ def test_what_an_attack_is_shown_stays_as_it_was(name, m):
         attack.craft(view(shown))
     elif isinstance(attack, LocalAttack):
         attack.corrupt(replace(local_view(shown[0]), moments=torch.ones(2, 9)))
+    elif isinstance(attack, TrainingAttack):
+        attack.train(training_view(shown[1:], shown[0]))
     else:
         assert isinstance(attack, DataAttack)
         attack.poison(shown, labels, 10)
@@ -241,7 +246,7 @@ def test_what_an_attack_is_shown_stays_as_it_was(name, m):
 def test_every_attack_is_registered_described_and_needs_no_arguments():
     exported = {getattr(attacks, name) for name in attacks.__all__ if inspect.isclass(getattr(attacks, name))}
     concrete = {cls for cls in exported if issubclass(cls, Attack)}
-    concrete -= {Attack, CollusiveAttack, DataAttack, LocalAttack, MaskAttack}
+    concrete -= {Attack, CollusiveAttack, DataAttack, LocalAttack, MaskAttack, TrainingAttack}
     assert {*ATTACKS.values(), *MASK_ATTACKS.values()} == concrete
     for name, cls in {**ATTACKS, **MASK_ATTACKS}.items():
         assert name == cls.__name__.lower()

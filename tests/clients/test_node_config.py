@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flwr.common import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from byzflower.attacks import Scaling
+from byzflower.attacks import PGD, Scaling
 from byzflower.clients import BenignClient, ByzantineClient, ClientSettings
 from byzflower.clients.app import app
 from byzflower.flower.compat import array_record, set_message_id, set_message_origin
@@ -59,6 +59,25 @@ def test_a_node_that_is_told_to_attack_does_so_in_its_own_way():
 
 def test_a_node_that_is_told_to_be_honest_is():
     assert same(answer(0, byzantine=False), trained(BenignClient(0, SETTINGS)))
+
+
+@pytest.mark.parametrize("attack", ["alie", "ipm", "strike"])
+def test_a_node_cannot_run_what_only_the_server_can(attack):
+    with pytest.raises(ValueError, match=f"attack {attack} needs all clients' updates: only the server can"):
+        answer(1, byzantine=True, attack=attack)
+
+
+def test_a_node_may_train_as_its_own_attack_says():
+    expected = trained(ByzantineClient(2, SETTINGS, PGD(radius=0.1)))
+    assert same(answer(2, byzantine=True, attack="pgd", attack_options="radius=0.1"), expected)
+    assert not same(expected, trained(BenignClient(2, SETTINGS)))
+
+
+def test_a_users_node_cannot_flip_labels(monkeypatch):
+    users = ClientSettings(dataset="synthetic-small", model="fism", attack="bitflip", clients=4, byzantine=1)
+    monkeypatch.setitem(globals(), "SETTINGS", users)
+    with pytest.raises(ValueError, match="attack labelflip needs a data set with labels"):
+        answer(0, byzantine=True, attack="labelflip")
 
 
 def test_a_mistake_in_a_nodes_configuration_is_named():

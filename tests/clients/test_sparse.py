@@ -14,8 +14,8 @@ from byzflower.flower.compat import array_record
 from byzflower.server import InlineGrid
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.engines.simulation import simulate
-from byzflower.strategies import FedAvg, LegacyStrategy, Median, SafeSparse
-from byzflower.uploads import Layout
+from byzflower.strategies import LegacyStrategy, Median, SafeSparse
+from byzflower.uploads import Layout, TopK, upload_kind
 
 pytestmark = pytest.mark.compat
 
@@ -40,9 +40,12 @@ class Flat(Steps):
         return LAYOUT.arrays(row), 3, {}
 
 
-def fit(client, pack_size=4):
-    parameters = list(model().values())
-    return client.fit_sparse(LAYOUT, parameters, {"pack-size": pack_size})[0]
+def fit(client, arrays=None):
+    """What a client sends of what it made of these arrays, in packs of four."""
+    kind = TopK(pack_size=4)
+    sent, size, _ = client.fit(list((arrays or model()).values()), kind.told())
+    upload = kind.decode(kind.named(sent, LAYOUT), LAYOUT, [0], np.array([size]), [{}], cohort=False)
+    return upload.model(0)
 
 
 def test_keeps_what_the_update_or_the_parameters_say():
@@ -52,15 +55,14 @@ def test_keeps_what_the_update_or_the_parameters_say():
 
     class Heavy(Flat):
         def fit(self, parameters, config):
-            assert config["upload"] == "weights"
+            assert upload_kind(config).learned == "model"
             row = LAYOUT.row(parameters) + self.update
             row[8:] += 100
             return LAYOUT.arrays(row), 3, {}
 
     big = {k: v + (100 if k == "b" else 0) for k, v in model().items()}
     client = TopKClient(Flat(update), 1 / 3, importance="parameter")
-    chosen = client.fit_sparse(LAYOUT, list(big.values()), {"pack-size": 4})[0]
-    assert chosen.mask.tolist() == [False, False, True]
+    assert fit(client, big).mask.tolist() == [False, False, True]
     assert fit(TopKClient(Heavy(update), 1 / 3)).mask.tolist() == [False, False, True]
 
 
@@ -113,15 +115,14 @@ def test_in_an_existing_project(nodes):
     assert strategy.last_round.info["bytes-to-dense"] == pytest.approx((12 * 4 + 1) / 48)
 
 
-def test_dense_clients_are_told_what_is_wrong_with_them():
+def test_what_other_clients_learned_is_made_sparse_by_their_node_as_the_server_says():
     grid = InlineGrid(cohort_client_app(lambda client, config, context: Target(1.0)), 1)
-    strategy = FedAvg(upload="topk", num_clients=2, fraction_evaluate=0.0)
-    strategy.start(grid, array_record(model()), num_rounds=1)
+    strategy = Median(upload=TopK(1 / 3, pack_size=4), num_clients=2, fraction_evaluate=0.0)
+    result = strategy.start(grid, array_record(model()), num_rounds=1)
     grid.close()
-    reasons = {reason for _, reason in strategy.last_round.rejections}
-    assert reasons == {
-        'client raised: TypeError: the strategy asks for upload="topk", and this is no TopKClient'
-    }
+    assert strategy.last_round.rejections == []
+    assert strategy.last_round.masks.tolist() == [[True, False, False]] * 2
+    assert LAYOUT.row([array.numpy() for array in result.arrays.values()]).tolist() == [1] * 4 + [0] * 8
 
 
 def test_in_a_project_on_the_older_api():
@@ -138,7 +139,7 @@ def test_in_a_project_on_the_older_api():
     results = []
     for cid in "123":
         client = TopKClient(Flat(np.full(12, float(cid))), 1 / 3)
-        arrays, size, metrics = client.fit(list(model().values()), strategy.robust.client_config())
+        arrays, size, metrics = client.fit(list(model().values()), strategy.robust.upload.told())
         parameters = ndarrays_to_parameters(arrays)
         results.append((Proxy(cid), FitRes(Status(Code.OK, ""), parameters, size, metrics)))
     results.append((Proxy("4"), FitRes(Status(Code.OK, ""), ndarrays_to_parameters([]), 1, {})))

@@ -158,3 +158,11 @@ def test_our_own_recipes_load(path, scale):
     assert plan.cells
     if scale == "quick":
         assert plan.note
+
+
+@pytest.mark.parametrize("name", [".hidden", "two..", "aux", "a:b", "n" * 220])
+def test_a_recipes_file_gives_its_runs_a_name_that_can_be_a_folder(name, tmp_path):
+    path = tmp_path / f"{name}.toml"
+    path.write_text(GOOD)
+    with pytest.raises(RecipeError, match="the recipe's file gives its runs their name: "):
+        load_plan(path)

@@ -6,6 +6,8 @@ from itertools import accumulate
 from random import Random
 from typing import Any
 
+from byzflower.uploads.limits import MAX_NORM
+
 from .cases import Case, Mutation
 from .kinds import KINDS
 from .mutations import EDITS, ID, SIZE, TRAINING
@@ -52,6 +54,9 @@ _HEADERS = [
 _DTYPES = [">f4", "<f8", "<f2", "<i4", "<i8", "<c8", "|b1", "|u1", ">i4", ">i8", "<u8", "|S3", "<M8[s]"]
 _SHAPES = [[], [0], [1], [9], [3], [2, 3], [3, 2], [1, 3], [6, 1], [1, 1, 6], [0, 2], [5, 9]]
 _KEYS = [ID, SIZE, "loss"]
+# In every coordinate of a tiny model, it makes a row about as long as any that a rule is ever given: longer
+# ones are quarantined before.
+_LONGEST = MAX_NORM / 4
 
 
 class _Draw:
@@ -192,7 +197,8 @@ def draw_extreme(random: Random) -> Case:
         seed=random.randrange(2**32),
         pre=tuple(pre),
     )
-    extremes = [v for v in _VALUES if abs(v) <= (6e4 if case.model == "half" else 1e308)]
+    limit = 6e4 if case.model == "half" else _LONGEST if case.kind == "apply" else 1e308
+    extremes = [v for v in (*_VALUES, _LONGEST, -_LONGEST) if abs(v) <= limit]
     many = nodes if random.random() < 0.1 else f
     mutations = []
     for node in random.sample(range(nodes), many):

@@ -15,9 +15,8 @@ MOMENT_FILTERS = ["none", "none", "multikrum", "geometricmedian", "krum"]
 ITEM_RULES = ["mean", "median", "mean", "median", *ITEM_STRATEGIES]
 # They take more than a few milliseconds, however few rows there are.
 SLOW = {"signguard", "smea", "lasa", "flguardian", "dnc", "caf", "mda", "aksel"}
-# Rows of any length may enter these: a few Weiszfeld steps shorten them, but only so much each, and
-# FLGuardian counts in how many layers a row is ordinary.
-_NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "geometricmedian", "flguardian"}
+# Rows of any length may enter these; FLGuardian counts in how many layers a row is ordinary.
+_NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "flguardian"}
 # The largest of several extreme rows hides the others from these.
 _ONE_SCALE = {"dnc"}
 # The fewest clients with f Byzantine ones; others need a majority of benign ones only.
@@ -85,18 +84,21 @@ def known_rule(case: Case) -> str:
     return case.rule if plain and case.rule in ("fedavg", "mean", "median") else ""
 
 
-def is_bounded(case: Case, n: int, hostile: int) -> bool:
+def is_bounded(case: Case, n: int, hostile: int, weight: float = 0.0) -> bool:
     """Whether hostile uploads must not move the model farther than benign ones could.
 
     Args:
         case: with one row for every client; not where packs or items count by themselves.
         n: clients whose uploads were aggregated.
         hostile: those among them that are not benign.
+        weight: their share of the sizes that clients claim, which the geometric median goes by.
     """
     f = case.byzantine
     if case.kind not in ("weights", "gradient", "topk", "apply") or case.rule in _NOT_BOUNDED:
         return False
     if set(case.pre) & {"bucketing", "sparsify"}:  # fewer rows, and others
+        return False
+    if case.rule == "geometricmedian" and weight > 0.4:
         return False
     if case.rule in _ONE_SCALE and hostile > 1:
         return False

@@ -189,9 +189,15 @@ class _Trial:
         if rule:
             yield from check_aggregate(accepted, kind, rule, row, record.skipped)
         benign = [account.outcomes[0][0].row for account in accepted if account.benign]
-        if benign and is_bounded(self.case, len(accepted), len(accepted) - len(benign)):
+        if benign and is_bounded(self.case, len(accepted), len(accepted) - len(benign), _weight(accepted)):
             d, new_row = kind.model.d, None if row is None else row[: kind.model.d]
             yield from check_bounded(new_row, kind.start[:d], np.array(benign)[:, :d], record.skipped)
+
+
+def _weight(accepted: Sequence[Account]) -> float:
+    """The share of the weights that hostile clients claim."""
+    sizes = [(account.outcomes[0][1], account.benign) for account in accepted]
+    return sum(size for size, benign in sizes if not benign) / sum(size for size, _ in sizes)
 
 
 def _asked_of(message: Any) -> list[int]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from byzflower import threads
 from byzflower.numerics import reductions as rows
+from byzflower.numerics import threads
 
 
 def matrix(m, d, dtype=np.float32, seed=0, scale=1.0):

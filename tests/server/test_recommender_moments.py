@@ -113,7 +113,7 @@ def test_combinations_that_cannot_work_are_named(feedback, tmp_path):
         ({"model": "cnn"}, "recommenders' data set ml-100k needs one of the models fism, fmf"),
         ({"dataset": "digits"}, "classifiers' data set digits needs one of the models alexnet"),
         ({"strategy": "median"}, "data set ml-100k needs a strategy that keeps moments, as arfrs"),
-        ({"attack": "alie"}, "attack alie cannot rewrite the moments uploads of arfrs"),
+        ({"attack": "labelflip"}, "attack labelflip needs a data set with labels"),
         ({"strategy_options": "filter=median"}, "filter Median neither selects nor weights clients"),
     ):
         with pytest.raises(ConfigError, match=text):

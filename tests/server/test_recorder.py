@@ -220,7 +220,7 @@ def play(config):
         recorder.round(record(server_round, seconds={"round": 1.0}))
         try:
             recorder.checkpoint(Checkpoint(server_round, *state(server_round)))
-        except OSError:
+        except RunFolderError:
             continue
     recorder.finish(NAMES, arrays)
     return files(recorder.folder)["result.json"]
@@ -302,7 +302,7 @@ def test_records_that_could_not_be_written_are_written_with_the_next(recorder, m
     assert [r.message for r in caplog.records] == [
         f"{path}: Is a directory: records are kept in memory until they can be written"
     ]
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(RunFolderError, match="Is a directory"):
         recorder.checkpoint(Checkpoint(3, MODEL))
     path.rmdir()
     path.write_bytes(whole + b'{"half')
@@ -316,7 +316,7 @@ def test_half_a_checkpoint_is_not_left_on_a_full_disk(recorder, monkeypatch):
     recorder.round(record(1))
     before = files(recorder.folder)
     failing(monkeypatch, 2, OSError(errno.ENOSPC, "No space left on device"))  # after the records
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunFolderError, match=r"checkpoint\.pt: No space left"):
         recorder.checkpoint(Checkpoint(1, MODEL))
     assert files(recorder.folder) == before
 

@@ -18,7 +18,8 @@ from byzflower.strategies import (
     norm_trimmed_mean,
 )
 from byzflower.uploads.layout import Layout
-from byzflower.uploads.moments import MomentsUpload, moments_layout
+from byzflower.uploads.moments import Moments
+from byzflower.uploads.moments_layout import moments_layout
 from byzflower.uploads.optimizers import Optimizer
 from flower import begin_round, plain_reply
 
@@ -71,7 +72,7 @@ def answers(sent, config, gs, sizes, compact=False, buffers=None):
             zip(own.full.names, own.full.arrays(np.concatenate([state.reshape(-1), mine])), strict=True)
         )
         if compact:
-            upload = MomentsUpload.from_payload(arrays, own.full, [0], np.ones(1), [{}], cohort=False)
+            upload = Moments(optimizer).decode(arrays, own.full, [0], np.ones(1), [{}], cohort=False)
             arrays = upload.without_untouched(rest, own).payload(own.full, cohort=False)
         replies.append(plain_reply(i + 1, arrays, num_examples=sizes[i]))
     return replies, np.stack(states)
@@ -173,6 +174,81 @@ def test_uploads_that_break_the_rule_by_one_coordinate_are_named():
     ]
 
 
+def tampered(reply, node, name, place, value):
+    """A reply of a node with one value changed."""
+    arrays = {k: np.array(array_view(a)) for k, a in _arrays(reply).items()}
+    arrays[name][place] = value
+    return plain_reply(node, arrays)
+
+
+FILTERS = [None, "multikrum", "mda", "dnc", "geometricmedian", "bulyan", "krum", "normtrimmedmean"]
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize("make", [ARFRS, AGRFRS, RRFRS])
+def test_no_claimed_value_moves_the_model_farther_than_a_step(make, filter):
+    """One client may pretend whatever it likes: it is quarantined, or its share of a step is all it has."""
+    for value in (-1e-30, 1e-3, -1e5, 1e17, -1e18, 1e19, -1e25, 1e25, 3e38):
+        for name in ("table", *(f"moments/{slot}/table" for slot in make().upload.optimizer.slots)):
+            strategy = make(num_byzantine=1, filter=filter)
+            sent, config = ask(strategy, model(), range(1, 10))
+            replies, _ = answers(sent, config, gradients(9), [10] * 9)
+            replies[2] = tampered(replies[2], 3, name, (1, 2), value)
+            new, _ = strategy.aggregate_train(1, replies)
+            moved = np.abs(array_view(new["table"]) - model()["table"]).max()
+            assert moved <= 4 * strategy.upload.optimizer.lr, (value, name, strategy.last_round.rejections)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("make", SIBLINGS)
+def test_a_gradient_too_long_for_the_models_type_is_named(make, dtype):
+    arrays = {name: array.astype(dtype) for name, array in model().items()}
+    strategy, g = make(num_byzantine=1), gradients(6).astype(dtype)
+    g[1, 5:7] = np.sqrt(np.finfo(dtype).max) * 0.8
+    sent, config = ask(strategy, arrays, range(1, 7))
+    replies, _ = answers(sent, config, g, [10] * 6)
+    assert strategy.aggregate_train(1, replies)[0] is not None
+    (rejection,) = strategy.last_round.rejections
+    assert rejection.client == 2
+    assert rejection.reason == f"the squared norm of its recovered gradient overflows {np.dtype(dtype)}"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.4e38])
+def test_buffers_that_are_not_finite_are_named_and_skip_no_round(value):
+    strategy, low = ARFRS(num_byzantine=1), np.full(2, -1e38, np.float32)  # 3.4e38 is too far from it
+    sent, config = ask(strategy, {**model(), "bn.running_mean": low}, range(1, 7))
+    buffers = np.tile(np.arange(6, dtype=np.float32), (2, 1)).T
+    buffers[3, 1] = value
+    replies, _ = answers(sent, config, gradients(6), [10] * 6, buffers=buffers)
+    assert strategy.aggregate_train(1, replies)[0] is not None
+    assert strategy.last_round.rejections == [(4, "NaN or Inf in the buffers")]
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize("inspect", ["gradients", "parameters"])
+def test_a_round_in_which_nobody_touched_anything_is_a_round(filter, inspect):
+    strategy = ARFRS(num_byzantine=1, filter=filter, inspect=inspect)
+    sent, config = ask(strategy, model(), range(1, 9))
+    replies, states = answers(sent, config, np.zeros((8, 27), np.float32), [10] * 8, compact=True)
+    new, _ = strategy.aggregate_train(1, replies)
+    assert array_view(new["table"]).ravel().tolist() == states[0, 0, :24].tolist()
+    assert strategy.upload.observe(strategy.last_round.clients, [1, 2])["spread-theta"] == 0
+    assert {name: len(rows) for name, rows in strategy.upload.views().items()} == {
+        "parameters": 8,
+        "gradients": 8,
+    }
+
+
+def test_the_uploads_of_a_round_are_let_go_when_the_next_begins():
+    strategy = ARFRS()
+    sent, config = ask(strategy, model(), range(1, 5))
+    replies, _ = answers(sent, config, gradients(4), [10] * 4)
+    new, _ = strategy.aggregate_train(1, replies)
+    assert strategy.upload.views()
+    ask(strategy, {name: array_view(array) for name, array in new.items()}, range(1, 5), 2)
+    assert strategy.upload.views() == {}
+
+
 def test_nobody_left_skips_the_round_and_the_step_is_not_counted():
     strategy = ARFRS(num_byzantine=3)
     sent, config = ask(strategy, model(), range(1, 5))
@@ -223,11 +299,10 @@ def test_the_terms_of_adam_byzantine_resilience_are_those_of_its_definition():
     strategy.aggregate_train(1, replies)
     kept, honest = [client - 1 for client in strategy.last_round.selected], range(2, 8)
     assert len(kept) == 6
+    observed = strategy.upload.observe(strategy.last_round.selected, [j + 1 for j in honest])
     for slot, name in enumerate(("theta", "m", "v")):
         expected = sum(np.linalg.norm(states[i, slot] - states[j, slot]) for i in kept for j in honest)
-        assert strategy.resilience([j + 1 for j in honest])[f"spread-{name}"] == pytest.approx(
-            expected, rel=1e-4
-        )
+        assert observed[f"spread-{name}"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_the_filter_sees_grows_with_touched_rows_not_with_the_model(monkeypatch):

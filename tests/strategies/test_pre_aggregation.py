@@ -195,7 +195,7 @@ def test_a_rule_after_a_step_is_the_rule_on_its_rows(rule, name):
     options = {"num_byzantine": 1} if isinstance(rule, MultiKrum | Krum) else {}
     strategy = type(rule)(**options, pre=[step], seed=3)
     rows = strategy.pre_aggregate(x)
-    expected = rule.aggregate(Rows.of(rows.matrix().clone()), rows.claims(equal(17))).gradient
+    expected = rule.aggregate(Rows.of(rows.matrix().clone()), rows.from_clients(equal(17))).gradient
     result = strategy.apply(x, equal(17))
     torch.testing.assert_close(result.gradient, expected, rtol=1e-5, atol=1e-6)
     if result.weights is not None and name != "sparsify":
@@ -220,7 +220,7 @@ def test_claimed_sizes_follow_the_clients_into_their_buckets():
     x = noise(5, 30)
     claims = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.1], dtype=torch.float64)
     rows = Bucketing(2).apply(Rows.of(x))
-    assert rows.claims(claims).tolist() == pytest.approx(((rows.mixing > 0).double() @ claims).tolist())
+    assert rows.from_clients(claims).tolist() == pytest.approx(((rows.mixing > 0).double() @ claims).tolist())
 
 
 def test_rounds_differ_and_repeat():

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byzflower.strategies import STRATEGIES, Clip, MomentsStrategy
-from byzflower.uploads.dense import DenseUpload
 from flower import begin_round
 
 MODEL = {"a": np.full((3, 4), 0.5, np.float32), "b": np.zeros(20, np.float32)}
@@ -33,8 +32,8 @@ FEWEST = {
     **dict.fromkeys(("meamed", "mda", "smea", "monna", "dnc"), lambda f: f + 1),
     **dict.fromkeys(("fedsign", "flguardian", "robustdpfl"), lambda f: 2),
 }
-# An upload of any length can enter the means; a few Weiszfeld steps shorten it, but only so much each.
-NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl", "geometricmedian"}
+# An upload of any length can enter these means.
+NOT_BOUNDED = {"fedavg", "fedsign", "robustdpfl"}
 
 
 def make(name, f, **options):
@@ -42,18 +41,23 @@ def make(name, f, **options):
     return STRATEGIES[name](**OPTIONS.get(name, {}), **({"num_byzantine": f} if bounded else {}), **options)
 
 
-def uploads(rows):
-    """One upload per row of pseudo-gradients."""
-    start = np.concatenate([array.ravel() for array in MODEL.values()])
+def uploads(strategy, rows):
+    """One upload per row of pseudo-gradients, of the strategy's kind, with nothing left out."""
+    layout, start = strategy.sent
+    kind = strategy.upload.everything()
     with np.errstate(over="ignore"):
         models = (start - np.asarray(rows)).astype(np.float32)
-    return [DenseUpload([i], np.array([10.0]), [{}], model[None]) for i, model in enumerate(models)]
+    sent = [kind.encode(layout.arrays(row), layout.arrays(start), layout, {}) for row in models]
+    return [
+        kind.decode(kind.named(arrays, layout), layout, [i], np.array([10.0]), [{}], cohort=False)
+        for i, arrays in enumerate(sent)
+    ]
 
 
 def one_round(strategy, rows, server_round=1):
     """The step that the strategy makes of the rows, or None if it skips the round."""
     begin_round(strategy, MODEL, [1, 2], server_round)
-    new = strategy.aggregate_uploads(uploads(rows))
+    new = strategy.aggregate_uploads(uploads(strategy, rows))
     return None if new is None else np.concatenate([array.ravel() for array in MODEL.values()]) - new
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import multiprocessing
+import os
 import resource
 from multiprocessing.connection import Connection
 
@@ -50,7 +51,7 @@ def _run(options, answer: Connection, most_bytes, powerless, fresh):
 
     if most_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, resource.RLIM_INFINITY))
-    if powerless:
+    if powerless and os.getuid() == 0:
         _drop_capabilities()
     try:
         simulate(make_config(options), fresh=fresh)

@@ -1,7 +1,6 @@
 """Every kind of hostile reply, alone and inside a cohort: quarantined by name, and the round goes on."""
 
 import io
-import math
 import re
 
 import numpy as np
@@ -12,8 +11,7 @@ from flwr.common.constant import ErrorCode
 
 from byzflower.strategies import FedAvg, Krum, Median, MultiKrum, TooManySkippedRounds, TrimmedMean
 from byzflower.strategies.base import RoundTooLarge
-from byzflower.strategies.stack import stack_dense
-from byzflower.uploads import DenseUpload, Layout, encode_upload
+from byzflower.uploads import Broadcast, DenseUpload, Gradients, Layout, encode_upload
 from flower import begin_round, plain_reply, reply_from
 
 pytestmark = pytest.mark.compat
@@ -433,7 +431,8 @@ def test_a_node_that_comes_back_as_another_gets_its_id_back():
 
 @pytest.mark.parametrize("cohorts", [None, 5], ids=["ordinary nodes", "cohorts"])
 def test_a_round_that_would_need_too_much_memory_is_refused_before_it_begins(cohorts):
-    needed = math.ceil(2.2 * 5 * 9 * 4)
+    begin_round(strategy := Median(num_clients=cohorts), MODEL, [1, 2, 3, 4, 5])
+    needed = strategy.round_bytes(5)
     for limit in (0, needed):
         begin_round(Median(max_round_bytes=limit, num_clients=cohorts), MODEL, [1, 2, 3, 4, 5])
     strategy = Median(max_round_bytes=needed - 1, num_clients=cohorts)
@@ -464,10 +463,10 @@ def test_one_client_with_nan_changes_nothing_but_its_own_row():
         own = rows.copy()
         own[bad, 1] = np.nan
         uploads = [
-            DenseUpload.from_payload({"w": own[i]}, layout, [10 + i], np.ones(1), [{}], cohort=False)
+            Gradients().decode({"w": own[i]}, layout, [10 + i], np.ones(1), [{}], cohort=False)
             for i in range(5)
         ]
-        matrix = stack_dense(uploads, None, layout)
+        matrix = Gradients().rows(uploads, Broadcast(layout, np.zeros(4, np.float32)), 1.0)
         keep = [i for i in range(5) if i != bad]
         assert matrix.client_ids == [10 + i for i in keep]
         np.testing.assert_array_equal(matrix.rows.numpy(), rows[keep])

@@ -7,7 +7,7 @@ import pytest
 
 from byzflower.strategies.items import ItemMean
 from byzflower.uploads.base import Rejected
-from byzflower.uploads.items import ItemUpload, join
+from byzflower.uploads.items import Items, ItemUpload, join
 from byzflower.uploads.layout import Layout
 
 M, D = 6, 3
@@ -23,9 +23,7 @@ def upload(width=0):
 
 
 def rebuilt(arrays, layout=LAYOUT, ids=(4, 7, 9), cohort=True):
-    return ItemUpload.from_payload(
-        arrays, layout, list(ids), np.ones(len(ids)), [{}] * len(ids), cohort=cohort
-    )
+    return Items().decode(arrays, layout, list(ids), np.ones(len(ids)), [{}] * len(ids), cohort=cohort)
 
 
 def same(a, b):

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzflower.uploads import Layout, Rejected
-from byzflower.uploads.moments import COMPACT, MomentsLayout, MomentsUpload, moments_layout
+from byzflower.uploads.moments import Moments
+from byzflower.uploads.moments_layout import MomentsLayout, Touched, blocks, moments_layout
+from byzflower.uploads.moments_upload import COMPACT
 from byzflower.uploads.optimizers import Adam
 
 SHAPES = {
@@ -50,9 +52,7 @@ def full_uploads(layout, row, touched):
 
 def parse(arrays, layout, ids=(0,), cohort=False):
     ids = list(ids)
-    return MomentsUpload.from_payload(
-        arrays, layout.full, ids, np.ones(len(ids)), [{} for _ in ids], cohort=cohort
-    )
+    return Moments(ADAM).decode(arrays, layout.full, ids, np.ones(len(ids)), [{} for _ in ids], cohort=cohort)
 
 
 def named(layout, row):
@@ -75,6 +75,14 @@ def test_arrays_without_moments_are_no_broadcast():
         moments_layout(layout_of("tables").model)
 
 
+def state_of(client, rest, layout):
+    """All parameters and moments of one client: (depth, d)."""
+    state = rest.copy()
+    columns = np.repeat(np.isin(np.arange(layout.num_rows), client.rows), layout.widths)
+    state[:, columns] = client.values
+    return state
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @given(data=st.data())
 def test_full_and_compact_decode_to_the_same_bits(kind, data):
@@ -86,19 +94,44 @@ def test_full_and_compact_decode_to_the_same_bits(kind, data):
     )
     rows = full_uploads(layout, row, touched)
     ids = list(range(len(rows)))
-    one_by_one = MomentsUpload.concatenate([parse(named(layout, r), layout, [i]) for i, r in enumerate(rows)])
     cohort = parse({"rows": np.stack(rows)}, layout, ids, cohort=True)
-    compact = one_by_one.without_untouched(rest, layout)
+    compact = cohort.without_untouched(rest, layout)
     again = parse(compact.payload(layout.full, cohort=True), layout, ids, cohort=True)
-    assert [set(again.rows_of(i).tolist()) for i in ids] == touched
-    for upload in (one_by_one, cohort, compact, again):
-        states = upload.completed(rest, layout)
-        for state, r in zip(states, rows, strict=True):
-            assert state.tobytes() == layout.state(r).tobytes()
-        assert upload.buffers.tolist() == compact.buffers.tolist()
-    smaller = compact.take(ids[::-1])
-    assert smaller.take(ids[::-1]).values.tobytes() == compact.values.tobytes()
-    assert cohort.without_untouched(rest, layout).values.tobytes() == compact.values.tobytes()
+    reversed_twice = again.take(ids[::-1]).take(ids[::-1])
+    for i, own in enumerate(rows):
+        alone = parse(named(layout, own), layout, [i])
+        small = alone.without_untouched(rest, layout)
+        for upload, position in ((alone, 0), (small, 0), *((u, i) for u in (cohort, again, reversed_twice))):
+            client = upload.client(position)
+            assert state_of(client, rest, layout).tobytes() == layout.state(own).tobytes()
+            assert client.buffers.tolist() == own[3 * layout.model.d :].tolist()
+        assert small.client(0).rows.tolist() == again.client(i).rows.tolist() == sorted(touched[i])
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+@given(data=st.data())
+def test_blocks_are_the_units_of_the_rows_in_order(size, data):
+    widths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, len(widths) - 1)))), np.int32)
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    units = [unit for row in rows for unit in range(starts[row], starts[row + 1])]
+    found, places = [], []
+    for own, part in blocks(starts, rows, size):
+        assert 0 < own.stop - own.start <= size
+        places += range(own.start, own.stop)
+        found += np.arange(sum(widths))[part].tolist()
+    assert found == units
+    assert places == list(range(len(units)))
+
+
+def test_nothing_is_copied_of_what_arrived():
+    layout = layout_of("tables")
+    compact = {name: array.copy() for name, array in compact_arrays().items()}
+    matrix = {"rows": np.stack([broadcast(layout), broadcast(layout)])}
+    for arrays, source in ((compact, compact["values"]), (matrix, matrix["rows"])):
+        upload = parse(arrays, layout, [0, 1], cohort=True).take([1])
+        kept = layout.without_untouched(upload.client(0), np.zeros((3, layout.model.d), np.float32))
+        assert np.shares_memory(kept.values, source)
 
 
 def test_bytes_are_those_of_the_compact_form():
@@ -130,6 +163,7 @@ HOSTILE = {
     "splits too short": (changed(splits=np.array([0, 4])), "'splits' does not divide 4 touched rows among 2"),
     "splits beyond the end": (changed(splits=np.array([0, 2, 5])), "does not divide"),
     "splits descend": (changed(splits=np.array([0, 5, 4])), "does not divide"),
+    "splits that overflow": (changed(splits=np.array([0, 2**63 - 1, -2, 4])), "does not divide"),
     "splits not from 0": (changed(splits=np.array([1, 2, 4])), "does not divide"),
     "negative row": (changed(touched=np.array([-1, 3, 0, 6], np.int32)), r"not all in \[0, 12\)"),
     "row too high": (changed(touched=np.array([1, 12, 0, 6], np.int32)), r"not all in \[0, 12\)"),
@@ -152,8 +186,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_arrays_are_refused_with_the_reason(name):
     arrays, reason = HOSTILE[name]
+    clients = range(3 if name == "splits that overflow" else 2)
     with pytest.raises(Rejected, match=reason):
-        parse(arrays, layout_of("tables"), [0, 1], cohort=True)
+        parse(arrays, layout_of("tables"), clients, cohort=True)
 
 
 def test_honest_arrays_of_that_form_are_not_and_clients_may_touch_nothing():
@@ -161,5 +196,34 @@ def test_honest_arrays_of_that_form_are_not_and_clients_may_touch_nothing():
     nothing = changed(
         touched=np.empty(0, np.int32), splits=np.zeros(3, np.int64), values=np.empty((3, 0), np.float32)
     )
-    assert parse(nothing, layout_of("tables"), [0, 1], cohort=True).client_bytes(None) == [16, 16]
+    full = layout_of("tables").full
+    assert parse(nothing, layout_of("tables"), [0, 1], cohort=True).client_bytes(full) == [16, 16]
     assert tuple(compact_arrays()) == COMPACT
+
+
+@pytest.mark.parametrize("array", ["w", "b"])
+@pytest.mark.parametrize("slot", [0, 1, 2])
+def test_a_value_that_the_models_own_dtype_cannot_hold_is_named(array, slot):
+    model = Layout.of(
+        {"w": np.zeros((4, 3), np.float32), "v": np.zeros(2, np.float64), "b": np.zeros(4, np.float32)}
+    )
+    layout = MomentsLayout(model, SLOTS)
+    rows = np.arange(1, layout.num_rows, dtype=np.int32)
+    values = np.full((3, layout.widths[rows].sum()), 1e300)  # float64, as compact uploads of such models are
+    column = {"w": 4, "b": -1}[array]
+    wide = slice(9, 11)  # of v
+    values[:, : wide.start] = values[:, wide.stop :] = 1.0
+    client = Touched(rows, values, np.empty(0))
+    assert layout.misfit(client) is None
+    values[slot, column] = 1e39
+    assert layout.misfit(client) == f"values of array {array!r} that float32 cannot hold"
+    assert layout.misfit(Touched(rows[:0], values[:, :0], np.empty(0))) is None
+
+
+def test_a_buffer_that_its_own_dtype_cannot_hold_is_named():
+    model = Layout.of({"v": np.zeros(2, np.float64), "bn.running_mean": np.zeros(3, np.float32)})
+    layout = MomentsLayout(model, SLOTS)
+    nothing, none = np.empty(0, np.int32), np.empty((3, 0))
+    assert layout.misfit(Touched(nothing, none, np.full(3, 1e38))) is None
+    fault = layout.misfit(Touched(nothing, none, np.array([0, 1e39, 0])))
+    assert fault == "values of array 'bn.running_mean' that float32 cannot hold"

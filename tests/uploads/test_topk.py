@@ -9,12 +9,12 @@ from flwr.common import RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from byzflower.clients.sparse import TopK, sparsify
 from byzflower.flower.compat import array_record, wire_bytes
 from byzflower.models import build_model
 from byzflower.strategies import FedAvg, SafeSparse
-from byzflower.uploads import Layout, Packs, SparseModel, TopKFormat, TopKUpload, encode_upload
+from byzflower.uploads import Layout, Packs, SparseModel, TopK, TopKUpload, encode_upload
 from byzflower.uploads.codec import decode_reply
+from byzflower.uploads.topk import sparsify
 from flower import begin_round, plain_reply, reply_from
 
 pytestmark = pytest.mark.compat
@@ -33,7 +33,7 @@ def sparse(seed, ratio=0.5, dtype=np.float32):
     rng = np.random.default_rng(seed)
     sent = LAYOUT.row(list(MODEL.values()))
     trained = sent + rng.normal(size=LAYOUT.width).astype(np.float32)
-    return sparsify(trained, sent, LAYOUT, PACK, TopK(ratio, half=dtype == np.float16))
+    return sparsify(trained, sent, LAYOUT, TopK(ratio, half=dtype == np.float16, pack_size=PACK))
 
 
 def upload_of(*models):
@@ -68,7 +68,7 @@ def test_packs_have_a_size():
 def test_round_trip_is_exact(cohort, dtype):
     upload = upload_of(*(sparse(seed, 0.2 * (seed + 1), dtype) for seed in range(3 if cohort else 1)))
     message = reply_from(7, encode_upload(upload, LAYOUT, cohort=cohort))
-    back, faults = decode_reply(message, TopKFormat(PACK), LAYOUT)
+    back, faults = decode_reply(message, TopK(pack_size=PACK), LAYOUT)
     assert not faults
     assert back.client_ids == upload.client_ids
     np.testing.assert_array_equal(back.masks, upload.masks)
@@ -99,7 +99,7 @@ def test_the_wire_carries_mask_bits_and_values_and_nothing_else():
     trained = sent + np.random.default_rng(0).normal(size=layout.width).astype(np.float32)
     packs = Packs(layout.d)
     for ratio, half in ((0.01, True), (0.01, False), (0.5, True), (0.5, False)):
-        kept = sparsify(trained, sent, layout, packs.size, TopK(ratio, half=half))
+        kept = sparsify(trained, sent, layout, TopK(ratio, half=half, pack_size=packs.size))
         upload = TopKUpload.of_models([0], np.ones(1), [{}], packs, [kept], layout)
         minimum = packs.count / 8 + packs.scalars(kept.mask) * (2 if half else 4) + 4 * layout.num_buffers
         on_the_wire = wire_bytes(encode_upload(upload, layout, cohort=False))
@@ -195,7 +195,7 @@ def test_a_cohorts_values_must_be_as_many_as_its_masks_say():
     arrays = upload.payload(LAYOUT, cohort=True)
     for change in ({"values": arrays["values"][:-1]}, {"mask": arrays["mask"][:1]}):
         broken = RecordDict({**content, "arrays": array_record({**arrays, **change})})
-        upload_back, (fault,) = decode_reply(reply_from(1, broken), TopKFormat(PACK), LAYOUT)
+        upload_back, (fault,) = decode_reply(reply_from(1, broken), TopK(pack_size=PACK), LAYOUT)
         assert upload_back is None
         assert "expected" in fault.reason
 

@@ -28,13 +28,13 @@ def view(seed=0, max_items=5, memory=None, table=None, round=1):
     random = torch.Generator().manual_seed(seed)
     counts = torch.tensor([0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144])
     sums = torch.randn(M, D, generator=random) * (counts > 0)[:, None]
-    spread = torch.rand(M, D, generator=random) * (counts > 1)[:, None]
+    std = torch.rand(M, D, generator=random) * (counts > 1)[:, None]
     return ItemView(
         num_byzantine=F,
         popularity=counts,
         max_items=max_items,
         table=torch.randn(M, D, generator=random) if table is None else table,
-        benign=SimpleNamespace(counts=counts, sums=sums, spread=spread),
+        benign=SimpleNamespace(counts=counts, sums=sums, std=std),
         dense=torch.randn(6, 2, generator=random),
         round=round,
         generator=random,
@@ -111,7 +111,7 @@ def test_statistics_of_the_benign_rows():
     means = torch.where(benign.counts[:, None] > 0, mean, torch.zeros(()))
     touched = (benign.counts > 0).expand(F, M)
     lie = ItemLIE(z=0.5).craft(shown)
-    torch.testing.assert_close(lie.rows, means + 0.5 * benign.spread)
+    torch.testing.assert_close(lie.rows, means + 0.5 * benign.std)
     fang = ItemFang().craft(shown)
     ratio = (fang.rows / means)[1:]
     assert (ratio <= -3 + 1e-4).all()
@@ -120,7 +120,7 @@ def test_statistics_of_the_benign_rows():
         assert torch.equal(crafted.chosen, touched)
     gaussian = ItemGaussian().craft(shown).rows
     assert gaussian.shape == (F, M, D)
-    torch.testing.assert_close(gaussian[:, 1], means[1].expand(F, D))  # one benign row: no spread
+    torch.testing.assert_close(gaussian[:, 1], means[1].expand(F, D))  # one benign row: no deviation
     assert not torch.equal(gaussian[0, 5], gaussian[1, 5])
 
 

@@ -46,11 +46,16 @@ def moved(
         new = start - step
         rounding = float(np.finfo(dtype).eps) * _ROUNDINGS * (len(rows) + 4)
         tolerance = rounding * (np.abs(start) + scale + np.abs(new)) + 2 * model.eps * np.abs(new)
-        sizes = np.abs(rows).max(axis=1)
-        most = _LEEWAY * np.sort(sizes)[(len(sizes) - 1) // 2]
+        most = longest_step(np.abs(rows).max(axis=1))
     tiny = float(np.finfo(dtype).tiny) * 8
     tolerance += np.where(model.whole, 1.0, np.where(model.eps > 1e-4, 1e-6, tiny))
     return Expected(new, tolerance, (np.abs(step) > most) & contributors)
+
+
+def longest_step(sizes: np.ndarray) -> float:
+    """The longest step that must be taken where few clients speak, of the largest that each client sent."""
+    sent = np.sort(sizes[sizes > 0])
+    return _LEEWAY * float(sent[(len(sent) - 1) // 2]) if len(sent) else 0.0
 
 
 def _mean(rows: np.ndarray, sent: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..content import Payload
 from ..models import Model
-from .average import moved
+from .average import longest_step, moved
 from .base import (
     Decoded,
     Effect,
@@ -103,7 +103,19 @@ class Items(Kind):
             return None
         equal = np.ones(len(effects))
         known = {"mean": "fedavg", "median": "median"}.get(rule, "")
-        return moved(known, self.start, effects, equal, self.model, dtype, contributors=True)
+        expected = moved(known, self.start, effects, equal, self.model, dtype, contributors=True)
+        if expected is not None:
+            expected.may_stay = self._may_stay(effects, self.start - expected.row)
+        return expected
+
+    def _may_stay(self, effects: Sequence[Effect], step: np.ndarray) -> np.ndarray:
+        """Columns of the items that would move much farther than most clients move any."""
+        table = self.items * self.dim
+        rows = np.stack([effect.row for effect in effects])[:, :table].reshape(-1, self.items, self.dim)
+        with np.errstate(over="ignore"):
+            most = longest_step(np.linalg.norm(rows, axis=2).max(axis=1))
+            long = np.linalg.norm(step[:table].reshape(-1, self.dim), axis=1) > most
+        return np.concatenate([np.repeat(long, self.dim), np.zeros(self.rest, bool)])
 
 
 def _divide(items: np.ndarray, splits: np.ndarray, count: int) -> list[slice]:

@@ -60,6 +60,12 @@ class Moments(Kind):
         """(depth, d) float64, the state of a client that touched nothing."""
         return self.trained(np.zeros(self.model.d)).astype(np.float64)
 
+    @cached_property
+    def precision(self) -> float:
+        """Of the coarsest array: in the full form, a value is rounded to its own array's."""
+        own = zip(self.model.dtypes, self.model.buffer, strict=True)
+        return max(float(np.finfo(dtype).eps) for dtype, buffer in own if not buffer)
+
     def trained(self, gradient: np.ndarray) -> np.ndarray:
         """(depth, d) state after a step, in the uploads' precision."""
         with np.errstate(over="ignore"):
@@ -136,8 +142,7 @@ class Moments(Kind):
         columns = np.concatenate([np.tile(sent, self.depth), np.ones(len(buffers), bool)])
         if not np.isfinite(row).all():
             return Effect(row, columns, Fate.QUARANTINE, "not finite")
-        eps = float(np.finfo(self.model.row_dtype).eps)
-        error = disobedience(self.config, self.state[:, sent], state[:, sent], eps)
+        error = disobedience(self.config, self.state[:, sent], state[:, sent], self.precision)
         if error > _GROSS:
             return Effect(row, columns, Fate.QUARANTINE, f"breaks the rule by {error:.3g} times")
         return Effect(row, columns, Fate.EITHER, "may or may not obey the rule to rounding")

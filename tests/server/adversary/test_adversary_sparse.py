@@ -21,14 +21,14 @@ from byzflower.attacks import (
     spread_signs,
 )
 from byzflower.attacks.index_poisoning import parse_packs
-from byzflower.clients.sparse import TopK, sparsify
 from byzflower.experiments.report.plots import plot_similarity
 from byzflower.server import Adversary
 from byzflower.server.adversary.diagnostics import contributor_shares, poisoning, vulnerability
 from byzflower.server.config.classification import RunConfig
 from byzflower.server.engines.simulation import simulate
 from byzflower.strategies import FedAvg, Median, PackedRows, SafeSparse
-from byzflower.uploads import Layout, Packs, TopKUpload, encode_upload
+from byzflower.uploads import Layout, Packs, TopK, TopKUpload, encode_upload
+from byzflower.uploads.topk import sparsify
 from flower import begin_round, reply_from
 
 MODEL = {"w": np.zeros((4, 5), np.float32), "v": np.zeros((2, 4), np.float32), "b": np.ones(2, np.float32)}
@@ -43,7 +43,7 @@ def updates(seed=0, n=6):
 
 
 def replies(rows, half=False, cohort=False):
-    models = [sparsify(ROW - g, ROW, LAYOUT, 3, TopK(0.5, half=half)) for g in rows]
+    models = [sparsify(ROW - g, ROW, LAYOUT, TopK(0.5, half=half, pack_size=3)) for g in rows]
     uploads = [
         TopKUpload.of_models([i], np.ones(1), [{}], PACKS, [model], LAYOUT) for i, model in enumerate(models)
     ]

@@ -36,7 +36,7 @@ NEEDS = {
     "upload_options": {"upload": "topk"},
     "mask_attack": {"upload": "topk"},
     "mask_attack_options": {"upload": "topk", "mask_attack": "indexpoisoning"},
-    "densify": {"strategy": "median"},
+    "densify": {"upload": "topk", "strategy": "median"},
 }
 # The same for what says only where and how to compute (the seed is in the folder's name, beside the hash).
 EXECUTION = parse_options(
@@ -150,7 +150,7 @@ def test_every_mistake_is_a_line():
         ({"pre": "nnm, bucketing(t=2)"}, "pre: bucketing: unknown parameter 't'"),
         ({"pre": "nnm("}, "pre: 'nnm(' is not of the form name or name(option=value, ...)"),
         ({"byzantine": 20}, "byzantine must be below clients=20, got 20"),
-        ({"attack": "camouflage"}, "attack camouflage needs a strategy that keeps moments, as arfrs"),
+        ({"attack": "camouflage"}, "attack camouflage needs a strategy that keeps Adam's moments, as arfrs"),
         ({"nodes": 2, "clients_per_node": 5}, "give either nodes or clients-per-node, not both"),
         ({"attack_options": "start_round=0"}, "attack-options: start_round must be at least 1, got 0"),
         ({"attack_options": "start_round=5,stop_round=2"}, "stop_round 2 is before start_round 5"),
@@ -241,6 +241,53 @@ def test_pre_aggregations_are_written_on_one_line():
         Bucketing(2, seed=3),
         Clip(0.5),
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["mine", "table-1/quick", "2026.11 alie, f=3", "ÄÖ/ü_(x)", "console", "n" * 200]
+)
+@pytest.mark.parametrize("make", [RunConfig.make, RecommendationConfig.make])
+def test_names_become_folders_in_out(name, make):
+    folder = make({"name": name, "out": "some/where"}).folder()
+    assert folder.parents[name.count("/") + 1] == Path("some/where")
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("../..", "begins or ends with a dot"),
+        ("a/../../b", "begins or ends with a dot"),
+        ("a/./b", "begins or ends with a dot"),
+        (".hidden", "begins or ends with a dot"),
+        ("end.", "begins or ends with a dot"),
+        (" a", "a dot or a space"),
+        ("/etc/x", "no part of a name, between slashes, is empty"),
+        ("a//b", "is empty"),
+        ("a/", "is empty"),
+        ("n" * 201, "at most 200 bytes"),
+        ("ü" * 101, "at most 200 bytes"),
+        ("a\nb", "control characters"),
+        ("a\x1b[31m", "control characters"),
+        ("a\0", "control characters"),
+        ("a\u202eb", "control characters"),
+        ("\udc80", "control characters"),
+        ("a\\b", "nor any of"),
+        ("C:x", "nor any of"),
+        ("a/nul", "reserve the name nul"),
+        ("COM1.txt", "reserve the name COM1.txt"),
+    ],
+)
+@pytest.mark.parametrize("make", [RunConfig.make, RecommendationConfig.make])
+def test_names_that_would_leave_out_or_fit_no_disk_are_refused(name, fault, make):
+    with pytest.raises(ConfigError, match=f"name: .*{fault}"):
+        make({"name": name})
+
+
+def test_out_is_free_but_for_what_no_folder_can_be():
+    for out in ("..", "/tmp/x", ".hidden", "a b"):
+        assert RunConfig.make({"out": out}).folder().parents[1] == Path(out)
+    with pytest.raises(ConfigError, match="out: no folder's name has a null character"):
+        RunConfig.make({"out": "a\0b"})
 
 
 def test_the_hash_stands_for_what_results_depend_on_and_nothing_else():

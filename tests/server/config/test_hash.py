@@ -31,7 +31,7 @@ def test_hashes_stay_what_they_are(expected):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_default_that_changes_needs_another_format(task):
-    """A changed default goes into a file of the next `FORMAT`; a new option into the file that is there."""
+    """With a new `FORMAT`, add the file of the new defaults; new options go into the file that is there."""
     path = Path(__file__).parent / f"defaults-{FORMAT}.json"
     now = {name: field.default for name, field in TASKS[task].model_fields.items()}
     assert json.loads(path.read_text())[task] == json.loads(json.dumps(now))

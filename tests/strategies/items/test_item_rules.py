@@ -174,10 +174,10 @@ def test_huge_rows_do_not_destroy_what_is_robust():
         assert strategy.aggregate_items(rows).gradients.abs().max() < 5, type(strategy)
 
 
-def test_spread_is_the_standard_deviation():
+def test_std_is_the_standard_deviation():
     rows, items, values = rows_of([1, 4, 30])
     expected = np.stack([values[items == j].std(axis=0) for j in range(3)])
-    np.testing.assert_allclose(rows.spread(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rows.std(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(ITEM_STRATEGIES))

@@ -1,4 +1,4 @@
-"""What was freed leaves the process."""
+"""Freed memory is returned to the system."""
 
 import platform
 import resource
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from byzflower.numerics import memory
+from byzflower.numerics import heap
 
 
 def resident():
@@ -14,11 +14,11 @@ def resident():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators decide for themselves")
-def test_freed_pieces_between_kept_ones_are_given_back():
+def test_freed_pieces_between_kept_ones_are_returned():
     pieces = [bytearray(100_000) for _ in range(2000)]
     kept = pieces[::2]
     del pieces
     before = resident()
-    memory.give_back()
+    heap.trim()
     assert resident() < before - 50e6
     assert len(kept) == 1000

@@ -4,18 +4,18 @@ import os
 
 import pytest
 
-from byzflower import threads
+from byzflower.numerics import cores as sharing
 
 
 @pytest.mark.parametrize(("cores", "processes", "own"), [(8, 1, 8), (8, 2, 4), (8, 3, 2), (2, 5, 1)])
 def test_cores_are_shared_among_processes_side_by_side(monkeypatch, cores, processes, own):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
-    monkeypatch.setattr(threads, "_sharers", 1)
-    threads.share_cores(processes)
-    assert threads.usable_cores() == own
+    monkeypatch.setattr(sharing, "_sharers", 1)
+    sharing.share_cores(processes)
+    assert sharing.usable_cores() == own
 
 
 def test_without_affinity_all_cores_count(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert threads.usable_cores() == 1
+    assert sharing.usable_cores() == 1

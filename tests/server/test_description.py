@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byzflower.server.config.classification import RunConfig
-from byzflower.server.federation import federation
-from byzflower.server.recorder import Recorder
+from byzflower.server.description import describe
 from byzflower.strategies.record import RoundRecord
 from byzflower.uploads import Ignored, Rejection
 
@@ -19,13 +18,7 @@ FATES = st.sampled_from(["kept", "excluded", "quarantined", "absent"])
 def described(tmp_path_factory):
     options = {"clients": CLIENTS, "byzantine": BYZANTINE, "attack": "ipm", "strategy": "median"}
     config = RunConfig.make({**options, "out": str(tmp_path_factory.mktemp("runs"))})
-    run = federation(config, 1, Recorder(config))
-
-    def describe(**happened):
-        run.robust.last_round = RoundRecord(1, **happened)
-        return run._describe(1)
-
-    return describe
+    return lambda **happened: describe(1, RoundRecord(1, **happened), config)
 
 
 @given(st.lists(FATES, min_size=CLIENTS, max_size=CLIENTS), FATES, st.booleans())
