@@ -15,8 +15,7 @@ DEMOS: dict[str, dict[str, Any]] = {
     CLASSIFICATION: {"attack_options": "eps=10", "clip_norm": 10.0, "strategy": "fedavg,multikrum"},
     "recommendation": {"strategy": "mean,median"},
 }
-
-
+_TASK_HELP = f"what is learned: {', '.join(TASKS)} [default: {CLASSIFICATION}]"
 # On every command.
 _IMPORT = typer.Option(
     "--import", "--imports", help="module to import first, for what it registers; again for more"
@@ -47,9 +46,6 @@ def run_options() -> list[inspect.Parameter]:
         ),
     ]
     return [*options.values(), *extra]
-
-
-_TASK_HELP = f"what is learned: {', '.join(TASKS)} [default: {CLASSIFICATION}]"
 
 
 def _parameter(name: str, kind: Any, default: object, option: Any) -> inspect.Parameter:

@@ -63,6 +63,7 @@ def refused(**options):
         ({"strategy": "trimmed_mean"}, "unknown strategy 'trimmed_mean'; did you mean 'trimmedmean'?"),
         ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'?"),
         ({"dataset": "fashion-mnist"}, "did you mean 'fashion_mnist'?"),
+        ({"upload": "logits"}, "unknown upload 'logits'"),
         ({"model": "cmn"}, "unknown model 'cmn'; did you mean 'cnn'?"),
         ({"model": "zzzzzz"}, "unknown model 'zzzzzz' (known: alexnet, cnn,"),
         ({"attack_options": "epps=3"}, "attack-options: unknown parameter 'epps'; did you mean 'eps'?"),
@@ -104,7 +105,7 @@ OUT_OF_RANGE = [
         ("momentum", 1),
         ("local_momentum", 1.0),
     ),
-    *(("optimizer", "lbfgs"), ("partition", "label-skew"), ("byzantine_set", "last"), ("upload", "logits")),
+    *(("optimizer", "lbfgs"), ("partition", "label-skew"), ("byzantine_set", "last")),
     *(("max_client_weight", "half"), ("evaluate_clients", "perhaps"), ("engine", "spark"), ("dataset", 5)),
     *(("attack_options", 5), ("attack_options", "eps"), ("strategy_options", "2x=3")),
 ]
