@@ -10,7 +10,7 @@ from byzflower.clients.app import app
 from byzflower.models import build_model
 from byzflower.server import Adversary, InlineGrid
 from byzflower.server.config.classification import RunConfig
-from byzflower.server.federation import federation
+from byzflower.server.federation import ServerScoredFederation, federation
 from byzflower.uploads import Layout
 from byzflower.uploads.codec import decode_reply
 from byzflower.uploads.moments import Moments
@@ -40,13 +40,16 @@ class Watched(Adversary):
 
 def watched(tmp_path, attack, options):
     """Three rounds; returns the adversary and the result."""
-    config = RunConfig.make({**COMMON, **options, "attack": "none", "out": str(tmp_path)})
-    run = federation(config, 2)
-    run.strategy = Watched(run.robust, attack, 2)
+
+    class Run(ServerScoredFederation):
+        def _make_adversary(self):
+            return Watched(self.robust, attack, 2)
+
+    run = Run(RunConfig.make({**COMMON, **options, "attack": "none", "out": str(tmp_path)}), 2)
     grid = InlineGrid(app, 2)
     result = run.run(grid).result
     grid.close()
-    return run.strategy, result
+    return run.adversary, result
 
 
 @pytest.mark.parametrize("options", [CNN, USERS], ids=["cnn", "users"])
@@ -102,7 +105,7 @@ def test_moments_have_an_account_of_their_own(tmp_path):
     records, grid = [], InlineGrid(app, 2)
     run.run(grid, records.append)
     grid.close()
-    assert run.strategy.info == run.strategy.embedding == {}
+    assert run.adversary.info == run.adversary.embedding == {}
     assert all(record["diagnostics"] for record in records[1:])
     assert records[2]["planes"]["byzantine"] == [0, 1]
 
