@@ -38,7 +38,7 @@ def caf(gradients: Gradients, num_byzantine: int) -> AggregationResult:
     require(rows.n > 2 * f, "CAF", "n > 2f", rows.n, f)
     weights = torch.ones(rows.n, dtype=torch.float64, device=rows.device)
     best, least = weights, torch.inf
-    while True:
+    while weights.any():  # two rows that are left, alike, lose all at once
         eigenvalue, along = _top_direction(rows.squared_distances, weights)
         if eigenvalue < least:
             best, least = weights, eigenvalue

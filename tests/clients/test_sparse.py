@@ -203,7 +203,7 @@ def test_an_interrupted_run_remembers_residuals(tmp_path):
     [
         ({"upload_options": "ratio=2"}, r"upload-options: ratio must be in \(0, 1\]"),
         ({"upload_options": "rate=2"}, "unknown parameter 'rate'; did you mean 'ratio'"),
-        ({"upload": "weights", "upload_options": "ratio=0.5"}, "there is nothing to give ratio to"),
+        ({"upload": "weights", "upload_options": "ratio=0.5"}, "Weights has no parameters, got ratio"),
         ({"mask_attack": "indexpoisonin"}, "did you mean 'indexpoisoning'"),
         ({"mask_attack": "maskmimic", "upload": "weights"}, "mask-attack needs upload=topk"),
         (
