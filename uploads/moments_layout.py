@@ -132,10 +132,16 @@ class MomentsLayout:
         dtypes = dict(zip(self.model.names, self.model.dtypes, strict=True))
         return [dtypes[name] for name, _, _ in self.model.parameters]
 
+    @cached_property
+    def _narrow(self) -> list[tuple[str, np.dtype[Any], slice]]:
+        return narrow_arrays(self.model)
+
     def misfit(self, client: Touched) -> str | None:
         """Why the model's own dtypes cannot hold what a client sent, or None; buffers are values here."""
-        ends = np.concatenate([[0], np.cumsum(self.widths[client.rows])])
-        for name, dtype, columns in narrow_arrays(self.model):
+        if not self._narrow:
+            return None
+        ends = ends_of(self.widths[client.rows])
+        for name, dtype, columns in self._narrow:
             if columns.start >= self.model.d:
                 values = client.buffers[columns.start - self.model.d : columns.stop - self.model.d]
             else:
